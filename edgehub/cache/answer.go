@@ -1,0 +1,210 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/edgehub-io/edge-hub/edgehub/capture"
+)
+
+// Cloud tells a held watch when it may end.
+type Cloud interface {
+	// AwaitUp returns when the cloud can be reached, or with ctx's error.
+	AwaitUp(ctx context.Context) error
+}
+
+// returnJitter is the longest that a held watch goes on once the cloud is
+// back, so that not all clients return to it in one moment.
+const returnJitter = 3 * time.Second
+
+// Answer writes the answer to a query from the cache. An error, which is a
+// Kubernetes Status, means that nothing was written. cloud ends watches.
+func (s *Store) Answer(w http.ResponseWriter, r *http.Request, q Query, cloud Cloud) error {
+	switch q.Verb {
+	case Get:
+		return s.answerGet(w, q)
+	case List:
+		return s.answerList(w, q)
+	case Watch:
+		return s.answerWatch(w, r, q, cloud)
+	default:
+		return s.answerDocument(w, q)
+	}
+}
+
+// CanAnswer reports whether there is data to answer a query from.
+func (s *Store) CanAnswer(q Query) bool {
+	switch q.Verb {
+	case Get:
+		snap, _, err := s.findObject(q)
+		if snap != nil {
+			snap.release()
+		}
+		return err == nil || !isNotCached(err)
+	case GetDocument:
+		snap, err := s.own(q)
+		if snap != nil {
+			snap.release()
+		}
+		return err == nil && snap != nil
+	default:
+		sel, err := s.find(q)
+		if sel != nil {
+			sel.release()
+		}
+		return err == nil || !isNotCached(err)
+	}
+}
+
+// head writes the header of an answer. Cache-Status is RFC 9211, Age RFC 9111:
+// the seconds since the cloud last confirmed the data.
+func (s *Store) head(w http.ResponseWriter, contentType string, asOf time.Time) {
+	age := max(0, int64(s.clock.Since(asOf)/time.Second))
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Cache-Control", "no-cache, private")
+	h.Set("Cache-Status", "edge-hub; hit; detail=cloud-unreachable")
+	h.Set("Age", strconv.FormatInt(age, 10))
+	w.WriteHeader(http.StatusOK)
+}
+
+func contentType(enc capture.Encoding) string {
+	if enc == capture.Protobuf {
+		return typeProtobuf
+	}
+	return typeJSON
+}
+
+// answerGet serves one object, from its own view or from a list it is in.
+func (s *Store) answerGet(w http.ResponseWriter, q Query) error {
+	snap, e, err := s.findObject(q)
+	if err != nil {
+		return err
+	}
+	defer snap.release()
+	sel, err := newSelection(snap, Query{Key: q.Key, Accept: q.Accept})
+	if err != nil {
+		return err
+	}
+	sel.prefix, sel.labels, sel.fields = "", nil, nil
+	raw, _, err := sel.read(e.key, e.pos)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	var body []byte
+	if sel.encoding == capture.JSON {
+		if body, err = capture.AppendTyped(nil, raw, sel.apiVersion, sel.kind); err != nil {
+			return apierrors.NewInternalError(err)
+		}
+		body = append(body, '\n')
+	} else {
+		body = capture.AppendEnvelope(nil, raw, sel.apiVersion, sel.kind)
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	s.head(w, contentType(sel.encoding), snap.asOf)
+	_, _ = w.Write(body) // the client may be gone
+	return nil
+}
+
+// findObject returns the newest state of an object among all views that may
+// hold it. A complete list without it, newer than any state of it, proves that
+// it is gone.
+func (s *Store) findObject(q Query) (best *snapshot, found entry, err error) {
+	name := objectKey(q.Key.Namespace, q.Key.Name)
+	var absent uint64
+	proven := false
+	for _, v := range s.siblings(q.Key) {
+		if v.key != q.Key && !mayHold(v.key, q.Key) {
+			continue
+		}
+		snap, err := v.snapshot(s)
+		if err != nil || snap == nil {
+			continue
+		}
+		if e, ok := find(snap.objects, name); ok {
+			if best == nil || e.version > found.version {
+				if best != nil {
+					best.release()
+				}
+				best, found = snap, e
+				continue
+			}
+		} else if v.key.LabelSelector == "" && v.key.FieldSelector == "" && v.key.Name == "" {
+			absent, proven = max(absent, snap.last), true
+		}
+		snap.release()
+	}
+	switch {
+	case proven && (best == nil || absent >= found.version):
+		if best != nil {
+			best.release()
+		}
+		return nil, entry{}, apierrors.NewNotFound(groupResource(q.Key), q.Key.Name)
+	case best == nil:
+		return nil, entry{}, errNotCached(q)
+	}
+	return best, found, nil
+}
+
+// mayHold reports whether a list may hold the object that is asked for.
+func mayHold(have, want Key) bool {
+	return have.Name == "" && have.Document == "" &&
+		(have.Namespace == "" || have.Namespace == want.Namespace) &&
+		(have.Representation == "" || have.Representation == want.Representation)
+}
+
+// answerDocument serves a document as it was received.
+func (s *Store) answerDocument(w http.ResponseWriter, q Query) error {
+	snap, err := s.own(q)
+	if err != nil {
+		return err
+	}
+	if snap == nil {
+		return errNotCached(q)
+	}
+	defer snap.release()
+	if snap.head.ETag != "" {
+		w.Header().Set("ETag", snap.head.ETag)
+	}
+	s.head(w, snap.head.ContentType, snap.asOf)
+	var buf, decoded []byte
+	for _, pos := range snap.chunks {
+		if buf, err = grow(buf, int(pos.Length)); err != nil {
+			return abort(err)
+		}
+		body, err := snap.journal.Read(pos, buf)
+		if err != nil {
+			return abort(err)
+		}
+		rec, err := parseRecord(body)
+		if err != nil {
+			return abort(err)
+		}
+		if decoded, _, err = rec.data(decoded); err != nil {
+			return abort(err)
+		}
+		if _, err := w.Write(decoded); err != nil {
+			return nil // the client is gone
+		}
+	}
+	return nil
+}
+
+// abort breaks an answer off that has begun, so that its client can't take it
+// for a complete one.
+func abort(err error) error {
+	if err != nil && !errors.Is(err, io.ErrClosedPipe) {
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+// jitter is how long a watch goes on after the cloud is back.
+func jitter() time.Duration { return rand.N(returnJitter) }

@@ -1,0 +1,201 @@
+package cache
+
+import (
+	"bufio"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"sort"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/klog/v2"
+
+	"github.com/edgehub-io/edge-hub/edgehub/capture"
+)
+
+// answerList serves a list, object by object.
+func (s *Store) answerList(w http.ResponseWriter, q Query) error {
+	sel, err := s.find(q)
+	if err != nil {
+		return err
+	}
+	defer sel.release()
+	if err := checkVersion(q, sel.snapshot); err != nil {
+		return err
+	}
+	objects, err := sel.from(q)
+	if err != nil {
+		return err
+	}
+	page, err := sel.page(objects, q.Limit)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	meta := capture.ListMeta{
+		Kind: sel.head.ListKind, APIVersion: sel.head.APIVersion, ResourceVersion: sel.version,
+		Continue: page.token, RemainingItemCount: page.remaining, Sorted: sel.head.Sorted,
+	}
+	if sel.representation != "" {
+		meta.Kind, meta.APIVersion, meta.Sorted = partialObjectMetadata+"List", "meta.k8s.io/v1", false
+	}
+	s.head(w, contentType(sel.encoding), sel.asOf)
+	if err := sel.write(w, meta, page); err != nil {
+		klog.ErrorS(err, "Could not answer from the cache", "agent", q.Key.Agent, "resource", q.Key.Resource)
+		return abort(err)
+	}
+	return nil
+}
+
+// checkVersion answers a resourceVersion as kube-apiserver does (API concepts,
+// "Semantics for get and list").
+func checkVersion(q Query, snap *snapshot) error {
+	asked := parseVersion(q.ResourceVersion)
+	switch {
+	case asked == 0 || snap.last == 0:
+		return nil
+	case asked > snap.last:
+		return errTooLarge(asked, snap.last)
+	case q.ResourceVersionMatch == "Exact" && asked < snap.last:
+		return errExpired(asked, snap.last)
+	}
+	return nil
+}
+
+// page is the objects of one answer.
+type page struct {
+	objects   []entry
+	token     string
+	remaining *int64
+	size      int64 // bytes of the items, protobuf only
+}
+
+// continueToken has the form of kube-apiserver's own, so that a list begun
+// there can be continued here and the other way round.
+type continueToken struct {
+	APIVersion      string `json:"v"`
+	ResourceVersion int64  `json:"rv"`
+	StartKey        string `json:"start"`
+}
+
+// from returns the objects from a continue token on.
+func (s *selection) from(q Query) ([]entry, error) {
+	objects := s.objects
+	if q.Continue == "" {
+		return objects, nil
+	}
+	var token continueToken
+	b, err := base64.RawURLEncoding.DecodeString(q.Continue)
+	if err != nil || json.Unmarshal(b, &token) != nil || token.APIVersion != "meta.k8s.io/v1" || token.StartKey == "" {
+		return nil, apierrors.NewBadRequest("continue key is not valid")
+	}
+	if token.ResourceVersion != int64(s.last) {
+		return nil, errContinueExpired()
+	}
+	start := s.keyPrefix(q.Key) + token.StartKey
+	i := sort.Search(len(objects), func(i int) bool { return objects[i].key >= start })
+	return objects[i:], nil
+}
+
+// keyPrefix is what the keys of a query's objects have in common and a continue
+// token leaves out: the namespace, and for cluster-scoped objects the empty one.
+func (s *selection) keyPrefix(k Key) string {
+	if k.Namespace != "" {
+		return k.Namespace + "/"
+	}
+	if len(s.objects) > 0 && strings.HasPrefix(s.objects[0].key, "/") {
+		return "/"
+	}
+	return ""
+}
+
+// page picks the objects of an answer. Protobuf states a list's length before
+// its items, so there everything is read once to be measured.
+func (s *selection) page(objects []entry, limit int64) (page, error) {
+	if s.encoding == capture.JSON && limit <= 0 {
+		return page{objects: objects}, nil // selected while it is written
+	}
+	if s.whole() && s.encoding == capture.JSON {
+		if int64(len(objects)) <= limit {
+			return page{objects: objects}, nil
+		}
+		remaining := int64(len(objects)) - limit
+		return page{objects: objects[:limit], token: s.token(objects[limit-1]), remaining: &remaining}, nil
+	}
+	var p page
+	p.objects = make([]entry, 0, len(objects))
+	for _, e := range objects {
+		raw, selected, err := s.read(e.key, e.pos)
+		if err != nil {
+			return page{}, err
+		}
+		if !selected {
+			continue
+		}
+		if limit > 0 && int64(len(p.objects)) == limit {
+			p.token = s.token(p.objects[limit-1])
+			return p, nil
+		}
+		p.objects = append(p.objects, e)
+		p.size += capture.ListItemSize(len(raw))
+	}
+	return p, nil
+}
+
+func (s *selection) token(last entry) string {
+	start := last.key
+	if s.prefix != "" || s.key.Namespace != "" || strings.HasPrefix(start, "/") {
+		_, start, _ = strings.Cut(start, "/")
+	}
+	b, _ := json.Marshal(continueToken{"meta.k8s.io/v1", int64(s.last), start + "\x00"}) // always encodes
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func (s *selection) write(w http.ResponseWriter, meta capture.ListMeta, p page) error {
+	out := bufio.NewWriterSize(w, 32<<10)
+	scratch, err := capture.AppendListHead(nil, s.encoding, meta, p.size)
+	if err != nil {
+		return err
+	}
+	_, _ = out.Write(scratch) // bufio keeps the error until Flush
+	first := true
+	var item []byte
+	for _, e := range p.objects {
+		raw, selected, err := s.read(e.key, e.pos)
+		if err != nil {
+			return err
+		}
+		if !selected {
+			continue
+		}
+		if item, err = s.item(item[:0], raw); err != nil {
+			return err
+		}
+		if scratch, err = capture.AppendListItem(scratch[:0], s.encoding, item, first); err != nil {
+			return err
+		}
+		if _, err := out.Write(scratch); err != nil {
+			return nil // the client is gone
+		}
+		first = false
+	}
+	if scratch, err = capture.AppendListTail(scratch[:0], s.encoding, meta); err != nil {
+		return err
+	}
+	_, _ = out.Write(scratch)
+	_ = out.Flush() // the client may be gone
+	return nil
+}
+
+// item brings an object into the form it has in a list: only the items of
+// lists of custom resources, and of partial metadata, name their kind.
+func (s *selection) item(dst, raw []byte) ([]byte, error) {
+	switch {
+	case s.encoding == capture.Protobuf:
+		return append(dst, raw...), nil
+	case s.head.Typed || s.representation != "":
+		return capture.AppendTyped(dst, raw, s.apiVersion, s.kind)
+	default:
+		return capture.AppendUntyped(dst, raw)
+	}
+}

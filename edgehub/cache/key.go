@@ -1,0 +1,130 @@
+package cache
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/url"
+	"path"
+	"strings"
+)
+
+// Key names a view: what one program, acting as one identity, reads of one
+// resource in one scope. Keys are compared as they are, so every field is in
+// its canonical form.
+type Key struct {
+	Agent    string `json:"agent"`
+	Identity string `json:"identity"`
+
+	// Group, Version and Resource name what is read. All are empty for a
+	// document, which is not a resource (discovery, OpenAPI).
+	Group    string `json:"group,omitempty"`
+	Version  string `json:"version,omitempty"`
+	Resource string `json:"resource,omitempty"`
+
+	Namespace     string `json:"namespace,omitempty"` // "" is every namespace
+	LabelSelector string `json:"labelSelector,omitempty"`
+	FieldSelector string `json:"fieldSelector,omitempty"`
+	// Name is set if the view is one object, read with GET.
+	Name string `json:"name,omitempty"`
+	// Representation is PartialObjectMetadata if the server was asked for
+	// objects' metadata alone, and empty for whole objects.
+	Representation string `json:"as,omitempty"`
+
+	// Document is a document's path and query, followed by the media types
+	// that were asked for.
+	Document string `json:"document,omitempty"`
+}
+
+const (
+	partialObjectMetadata = "PartialObjectMetadata"
+	fileSuffix            = ".jsonl"
+	maxName               = 200 // bytes; file systems allow 255
+)
+
+// directory is where the views of one resource of one agent and identity lie.
+type directory struct{ agent, identity, resource string }
+
+func (k Key) directory() directory {
+	d := directory{agent: k.Agent, identity: k.Identity, resource: "discovery"}
+	if k.Document == "" {
+		group := k.Group
+		if group == "" {
+			group = "core"
+		}
+		d.resource = k.Resource + "." + k.Version + "." + group
+	}
+	return d
+}
+
+func (d directory) path() string {
+	return path.Join(agentPath(d.agent), safeName(d.identity), safeName(d.resource))
+}
+
+// agentPath is the directory of an agent's views, called like the agent.
+func agentPath(agent string) string { return safeName(agent) }
+
+// agentOfPath is the agent whose directory has a name; ok is false if none's
+// has, or if the name is shortened and doesn't tell.
+func agentOfPath(name string) (agent string, ok bool) {
+	agent, err := url.PathUnescape(name)
+	return agent, err == nil && agentPath(agent) == name
+}
+
+// file is the view's file: DIRECTORY/SCOPE.jsonl, where SCOPE begins with the
+// namespace, or _all, which no namespace can be called.
+func (k Key) file() string {
+	var b strings.Builder
+	switch {
+	case k.Document != "":
+		b.WriteString(k.Document)
+	case k.Namespace == "":
+		b.WriteString("_all")
+	default:
+		b.WriteString(k.Namespace)
+	}
+	scope := escape(b.String())
+	for _, part := range []struct{ name, value string }{
+		{"name", k.Name}, {"labels", k.LabelSelector}, {"fields", k.FieldSelector}, {"as", k.Representation},
+	} {
+		if part.value != "" {
+			scope += "," + part.name + "=" + escape(part.value)
+		}
+	}
+	return path.Join(k.directory().path(), shorten(scope)+fileSuffix)
+}
+
+// safeName turns any text into one file name, different texts into different
+// names, such that it can't leave its directory, be hidden, or be too long.
+func safeName(s string) string { return shorten(escape(s)) }
+
+// escape writes what is not plain in a file name in the way of a URL: control
+// and non-ASCII bytes, separators of paths and of this package, wildcards and
+// quotes of the shell, and a dot at the beginning.
+func escape(s string) string {
+	const hexDigits = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		if c < ' ' || c > '}' || strings.IndexByte(`/%,=*?"'\`, c) >= 0 || c == '.' && i == 0 {
+			b.WriteByte('%')
+			b.WriteByte(hexDigits[c>>4])
+			b.WriteByte(hexDigits[c&0xf])
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	if b.Len() == 0 {
+		return "%" // what escapes to nothing still needs a name
+	}
+	return b.String()
+}
+
+// shorten cuts an escaped name and puts its digest in place of what is cut.
+// No escaped name holds the tilde that marks it.
+func shorten(name string) string {
+	if len(name) <= maxName {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return name[:maxName-33] + "~" + hex.EncodeToString(sum[:16])
+}

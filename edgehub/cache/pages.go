@@ -1,0 +1,85 @@
+package cache
+
+import (
+	"sync"
+	"time"
+)
+
+// pages keeps lists between two of their pages.
+type pages struct {
+	mu    sync.Mutex
+	lists map[pageKey]*waiting
+}
+
+type pageKey struct {
+	view  *view
+	token string
+}
+
+type waiting struct {
+	*staging
+	since time.Time
+}
+
+const (
+	// pageAge is how long a client may take between two pages. Tokens of
+	// kube-apiserver expire with etcd's compaction, after five minutes.
+	pageAge = 5 * time.Minute
+	// maxPages bounds the lists that wait for their next page.
+	maxPages = 64
+)
+
+// put keeps a list until the page with this token comes. Two clients that page
+// through the same state have the same token, and the same list behind it.
+func (p *pages) put(v *view, token string, st *staging) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.lists == nil {
+		p.lists = map[pageKey]*waiting{}
+	}
+	key := pageKey{v, token}
+	if old := p.lists[key]; old != nil {
+		_ = old.file.Discard() // the same, once more
+	}
+	p.lists[key] = &waiting{st, time.Now()}
+	if len(p.lists) > maxPages {
+		p.dropOldest()
+	}
+}
+
+// take returns the list that a token continues, nil if there is none.
+func (p *pages) take(v *view, token string) *staging {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := pageKey{v, token}
+	kept := p.lists[key]
+	if kept == nil {
+		return nil
+	}
+	delete(p.lists, key)
+	return kept.staging
+}
+
+// expire drops the lists whose client is gone, or all of them.
+func (p *pages) expire(all bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, kept := range p.lists {
+		if all || time.Since(kept.since) > pageAge {
+			_ = kept.file.Discard() // never completed
+			delete(p.lists, key)
+		}
+	}
+}
+
+func (p *pages) dropOldest() {
+	var oldest pageKey
+	var since time.Time
+	for key, kept := range p.lists {
+		if since.IsZero() || kept.since.Before(since) {
+			oldest, since = key, kept.since
+		}
+	}
+	_ = p.lists[oldest].file.Discard() // never completed
+	delete(p.lists, oldest)
+}

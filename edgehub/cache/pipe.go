@@ -1,0 +1,204 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// errCut marks a body that ended before its end.
+var errCut = errors.New("answer was cut short")
+
+// errOverflow ends a recording whose reader could not keep up.
+var errOverflow = errors.New("recording fell behind")
+
+const (
+	// pipeLimit is how many bytes of one response may wait to be recorded.
+	pipeLimit = 512 << 10
+	// pipesLimit is how many bytes of all responses may.
+	pipesLimit = 16 << 20
+	// patience is how long, in all, the writer of one response lets its
+	// reader catch up. Recording costs processor time, which the two share
+	// one way or the other; a disk that stalls must not be waited for.
+	patience = 100 * time.Millisecond
+	// impatience is how long nobody waits after a reader was that late.
+	impatience = 10 * time.Second
+)
+
+// pipe is the bounded queue between the live path and a recording. What finds
+// no room in time breaks the pipe.
+type pipe struct {
+	budget   *budget
+	room     chan struct{} // signalled when something was read
+	patience time.Duration // left; the writer's own
+
+	mu     sync.Mutex
+	ready  sync.Cond
+	chunks [][]byte
+	queued int
+	err    error // io.EOF once the writer is done
+	closed bool  // the reader is gone
+}
+
+// budget bounds the bytes in all pipes.
+type budget struct {
+	mu      sync.Mutex
+	left    int
+	stalled time.Time // when a reader was last too late
+}
+
+func (b *budget) stall() {
+	b.mu.Lock()
+	b.stalled = time.Now()
+	b.mu.Unlock()
+}
+
+func (b *budget) isStalled() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return time.Since(b.stalled) < impatience
+}
+
+func (b *budget) take(n int) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n > b.left {
+		return false
+	}
+	b.left -= n
+	return true
+}
+
+func (b *budget) give(n int) {
+	b.mu.Lock()
+	b.left += n
+	b.mu.Unlock()
+}
+
+func newPipe(b *budget) *pipe {
+	p := &pipe{budget: b, room: make(chan struct{}, 1), patience: patience}
+	p.ready.L = &p.mu
+	return p
+}
+
+var chunkPool = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+
+const chunkSize = 16 << 10
+
+// write queues a copy of b. It is called by one goroutine.
+func (p *pipe) write(b []byte) {
+	for !p.offer(b) {
+		if p.patience <= 0 || p.budget.isStalled() {
+			p.budget.stall()
+			p.mu.Lock()
+			p.fail(errOverflow)
+			p.mu.Unlock()
+			return
+		}
+		start := time.Now()
+		timer := time.NewTimer(p.patience)
+		select {
+		case <-p.room:
+		case <-timer.C:
+		}
+		timer.Stop()
+		p.patience -= time.Since(start)
+	}
+}
+
+// offer queues a copy of b if there is room for it, or if nobody reads.
+func (p *pipe) offer(b []byte) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil || p.closed {
+		return true
+	}
+	if p.queued+len(b) > pipeLimit || !p.budget.take(len(b)) {
+		return false
+	}
+	p.queued += len(b)
+	for len(b) > 0 {
+		last := len(p.chunks) - 1
+		if last < 0 || len(p.chunks[last]) == cap(p.chunks[last]) {
+			p.chunks = append(p.chunks, chunkPool.Get().(*[chunkSize]byte)[:0])
+			last++
+		}
+		room := cap(p.chunks[last]) - len(p.chunks[last])
+		n := min(room, len(b))
+		p.chunks[last] = append(p.chunks[last], b[:n]...)
+		b = b[n:]
+	}
+	p.ready.Signal()
+	return true
+}
+
+// close ends the stream: with io.EOF if it is complete.
+func (p *pipe) close(err error) {
+	if err != io.EOF {
+		err = fmt.Errorf("%w: %w", errCut, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err == nil {
+		p.err = err
+		p.ready.Signal()
+	}
+}
+
+// fail drops what is queued. p.mu is held.
+func (p *pipe) fail(err error) {
+	p.err = err
+	p.budget.give(p.queued)
+	p.queued, p.chunks = 0, nil
+	p.ready.Signal()
+}
+
+// Read implements io.Reader for the recording.
+func (p *pipe) Read(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.chunks) == 0 {
+		if p.err != nil {
+			return 0, p.err
+		}
+		p.ready.Wait()
+	}
+	first := p.chunks[0]
+	n := copy(b, first)
+	p.queued -= n
+	p.budget.give(n)
+	select {
+	case p.room <- struct{}{}:
+	default:
+	}
+	if n < len(first) {
+		// Slicing off the front gives up its room for good, so that the
+		// writer can't overtake.
+		p.chunks[0] = first[n:]
+		return n, nil
+	}
+	p.chunks = p.chunks[1:]
+	if cap(first) == chunkSize {
+		chunkPool.Put((*[chunkSize]byte)(first[:chunkSize]))
+	}
+	return n, nil
+}
+
+// idle reports whether everything written so far was read.
+func (p *pipe) idle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.chunks) == 0
+}
+
+// abandon is called by the reader when it wants no more.
+func (p *pipe) abandon() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	if p.err == nil {
+		p.fail(io.ErrClosedPipe)
+	}
+}

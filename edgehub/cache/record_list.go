@@ -1,0 +1,183 @@
+package cache
+
+import (
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/edgehub-io/edge-hub/edgehub/capture"
+	"github.com/edgehub-io/edge-hub/edgehub/journal"
+)
+
+// staging is a list that is being recorded, perhaps page by page.
+type staging struct {
+	file   *journal.File
+	count  int
+	head   endRecord
+	before uint64
+}
+
+func (r *recording) stage() (*staging, error) {
+	file, err := r.store.journal.Stage(r.view.file)
+	if err != nil {
+		return nil, err
+	}
+	st := &staging{file: file, before: r.before}
+	if err := appendJSON(file, viewRecord{recordView, formatVersion, r.view.key}); err != nil {
+		return nil, errors.Join(err, file.Discard())
+	}
+	return st, nil
+}
+
+// object appends a listed object.
+func (r *recording) object(st *staging, o *capture.Object) (err error) {
+	if st.head.Kind == "" {
+		st.head.Kind, st.head.APIVersion = o.Kind, o.APIVersion
+	}
+	_, r.scratch, err = appendObject(st.file, r.scratch, recordObject, o)
+	st.head.Typed = st.head.Typed || o.Kind != ""
+	st.count++
+	return err
+}
+
+// list records one page of a list, and installs the list with the last one.
+func (r *recording) list(body io.Reader) (err error) {
+	st, err := r.openList()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = st.file.Discard() // nothing of it is used
+		}
+	}()
+	meta, err := capture.List(body, r.encoding, capture.ListHandler{
+		Begin: func(m capture.ListMeta) error { return r.beginList(st, m) },
+		Item:  func(o capture.Object) error { return r.object(st, &o) },
+	})
+	if err != nil {
+		return err
+	}
+	if meta.Continue != "" {
+		r.store.pages.put(r.view, meta.Continue, st)
+		return nil
+	}
+	if st.count == 0 {
+		st.head.Typed = meta.Sorted || r.query.Key.Representation != ""
+	}
+	return r.install(st, r.query.ResourceVersion == "" || r.query.Continue != "")
+}
+
+func (r *recording) openList() (*staging, error) {
+	if r.query.Continue == "" {
+		return r.stage()
+	}
+	// The client may ask for a page before the one in front of it was
+	// recorded, though not before it was delivered.
+	for _, done := range r.earlier {
+		if st := r.store.pages.take(r.view, r.query.Continue); st != nil {
+			return st, nil
+		}
+		<-done
+	}
+	if st := r.store.pages.take(r.view, r.query.Continue); st != nil {
+		return st, nil
+	}
+	return nil, errOutdated
+}
+
+func (r *recording) beginList(st *staging, m capture.ListMeta) error {
+	if err := r.expect(m.Kind); err != nil {
+		return err
+	}
+	if r.query.Continue != "" && m.ResourceVersion != st.head.ResourceVersion {
+		// An expired token was continued with the newest state: the
+		// pages don't make one list.
+		return errOutdated
+	}
+	st.head.ResourceVersion, st.head.ListKind, st.head.Sorted = m.ResourceVersion, m.Kind, m.Sorted
+	if st.head.Kind == "" {
+		st.head.Kind, st.head.APIVersion = strings.TrimSuffix(m.Kind, "List"), m.APIVersion
+	}
+	if r.query.Continue == "" && m.Continue == "" && r.holds(m.ResourceVersion) {
+		return errUnchanged
+	}
+	return nil
+}
+
+// holds reports whether the view is at a version already, so that recording
+// the same list again would change nothing.
+func (r *recording) holds(version string) bool {
+	r.view.mu.Lock()
+	defer r.view.mu.Unlock()
+	r.view.load(r.store)
+	if r.view.journal == nil || r.view.head.ResourceVersion == "" || r.view.version() != version {
+		return false
+	}
+	r.view.asOf = r.store.clock.Now()
+	return true
+}
+
+// install completes a staged list and makes it the view's content.
+func (r *recording) install(st *staging, consistent bool) error {
+	st.head.Type, st.head.Count = recordEnd, st.count
+	if err := appendJSON(st.file, st.head); err != nil {
+		return err
+	}
+	r.view.mu.Lock()
+	defer r.view.mu.Unlock()
+	return r.view.install(r.store, st.file, st.head, st.before, consistent)
+}
+
+// get records a single object.
+func (r *recording) get(body io.Reader) error {
+	o, err := capture.Single(body, r.encoding)
+	if err != nil {
+		return err
+	}
+	if err := r.expect(o.Kind); err != nil {
+		return err
+	}
+	if r.holds(o.ResourceVersion) {
+		return errUnchanged
+	}
+	st, err := r.stage()
+	if err != nil {
+		return err
+	}
+	st.head.ResourceVersion = o.ResourceVersion
+	if err = r.object(st, &o); err == nil {
+		err = r.install(st, r.query.ResourceVersion == "")
+	}
+	if err != nil {
+		return errors.Join(err, st.file.Discard())
+	}
+	return nil
+}
+
+// document records any other answer as it is.
+func (r *recording) document(body io.Reader) error {
+	st, err := r.stage()
+	if err != nil {
+		return err
+	}
+	st.head.ContentType, st.head.ETag = r.contentType, r.etag
+	buf := make([]byte, 32<<10)
+	for err == nil {
+		var n int
+		if n, err = body.Read(buf); n > 0 {
+			var e error
+			if r.scratch, e = appendChunk(st.file, r.scratch, buf[:n]); e != nil {
+				err = e
+			}
+			st.count++
+		}
+	}
+	if err == io.EOF {
+		err = r.install(st, true)
+	}
+	if err != nil {
+		return errors.Join(err, st.file.Discard())
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package cache
+
+import (
+	"io"
+	"strings"
+
+	"github.com/edgehub-io/edge-hub/edgehub/capture"
+)
+
+// watching is the recording of a watch.
+type watching struct {
+	*recording
+	pipe *pipe
+	// missed is the resourceVersion up to which events passed that the view
+	// may not have: at first where the watch started. The watch extends the
+	// view only once the view has caught up with it.
+	missed uint64
+	// staged gathers the initial events of a WatchList (KEP-3157).
+	staged *staging
+}
+
+// watch records events until the watch ends.
+func (r *recording) watch(body io.Reader, p *pipe) error {
+	w := &watching{recording: r, pipe: p, missed: r.query.startVersion()}
+	if r.query.SendInitialEvents {
+		st, err := r.stage()
+		if err != nil {
+			return err
+		}
+		w.staged = st
+	} else {
+		if w.missed == 0 {
+			return errOtherKind // starts with a state that has no end mark
+		}
+		w.awaitLists()
+	}
+	err := capture.Watch(body, r.encoding, w.event)
+	if w.staged != nil {
+		_ = w.staged.file.Discard() // the initial events never ended
+	}
+	return err
+}
+
+// awaitLists waits until the lists are recorded that were in flight when the
+// watch began: one of them is likely what this watch continues, delivered to
+// the client before it was recorded.
+func (w *watching) awaitLists() {
+	for _, done := range w.earlier {
+		<-done
+	}
+}
+
+func (w *watching) event(ev capture.Event) error {
+	if ev.Type == capture.Error {
+		return errOutdated // the stream says no more about the view
+	}
+	if err := w.expect(ev.Object.Kind); err != nil {
+		return err
+	}
+	if w.staged != nil {
+		return w.initial(&ev)
+	}
+	return w.live(&ev)
+}
+
+// initial stages an event that is a part of the list.
+func (w *watching) initial(ev *capture.Event) error {
+	switch {
+	case ev.Type == capture.Added:
+		return w.object(w.staged, &ev.Object)
+	case ev.Type != capture.BookmarkType:
+		return errOutdated // not what KEP-3157 promises before the bookmark
+	case !ev.InitialEventsEnd:
+		return nil
+	}
+	st := w.staged
+	st.head.ResourceVersion = ev.Object.ResourceVersion
+	st.head.Kind, st.head.APIVersion = ev.Object.Kind, ev.Object.APIVersion
+	st.head.ListKind = st.head.Kind + "List"
+	// Custom resources have no Go type, which is why kube-apiserver sorts
+	// the members of their lists, and why they are not written as protobuf.
+	st.head.Sorted = !isBuiltIn(st.head.APIVersion, st.head.Kind)
+	st.head.Typed = st.head.Sorted || st.head.Kind == partialObjectMetadata
+	w.staged = nil
+	err := w.install(st, w.query.ResourceVersion == "")
+	if err != nil {
+		_ = st.file.Discard() // nothing of it is used
+	}
+	w.recording.done()
+	w.recording.done = func() {}
+	w.missed = parseVersion(ev.Object.ResourceVersion)
+	if err == errOutdated {
+		return nil // the view is ahead of this watch, which will catch up
+	}
+	return err
+}
+
+// live extends the view by an event, unless the view has it or lacks what was
+// before it.
+func (w *watching) live(ev *capture.Event) error {
+	version := parseVersion(ev.Object.ResourceVersion)
+	if version == 0 || strings.HasPrefix(ev.Object.ResourceVersion, "0") {
+		return errOtherKind // versions without an order can't be followed
+	}
+	v := w.view
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.removed {
+		return errRemoved
+	}
+	v.load(w.store)
+	connected := v.journal != nil && v.base != 0 && v.last >= w.missed
+	if connected {
+		v.asOf = w.store.clock.Now()
+	}
+	switch {
+	case connected && version <= v.last:
+		return nil
+	case connected:
+		scratch, err := v.extend(ev, version, w.scratch)
+		w.scratch = scratch
+		if err == nil && w.pipe.idle() {
+			err = v.journal.Flush()
+		}
+		if err == nil {
+			w.store.compactIfDue(v)
+			return nil
+		}
+		w.store.failed(err)
+	}
+	if ev.Type != capture.BookmarkType {
+		w.missed = max(w.missed, version)
+	}
+	return nil
+}

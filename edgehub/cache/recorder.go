@@ -1,0 +1,169 @@
+package cache
+
+import (
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"k8s.io/klog/v2"
+
+	"github.com/edgehub-io/edge-hub/edgehub/capture"
+)
+
+// errOtherKind ends the recording of an answer that is not of the kind its
+// view holds, such as a Table.
+var errOtherKind = errors.New("not the kind of object that is cached")
+
+// Record returns a body that reads as resp.Body does while a copy of it goes
+// to the cache, or resp.Body itself if the answer is not to be cached. The
+// copy takes its own time: the body's reader does not wait for the disk.
+func (s *Store) Record(q Query, resp *http.Response) io.ReadCloser {
+	if resp.StatusCode != http.StatusOK {
+		s.withdraw(q, resp.StatusCode)
+		return resp.Body
+	}
+	enc, ok := encodingOf(resp.Header.Get("Content-Type"))
+	if !ok && q.Verb != GetDocument {
+		return resp.Body
+	}
+	compressed := false
+	switch resp.Header.Get("Content-Encoding") {
+	case "", "identity":
+	case "gzip":
+		compressed = true
+	default:
+		return resp.Body
+	}
+	v := s.view(q.Key)
+	if v == nil {
+		return resp.Body
+	}
+	r := &recording{
+		store: s, query: q, view: v, encoding: enc,
+		contentType: resp.Header.Get("Content-Type"), etag: resp.Header.Get("ETag"),
+		before: v.seen.Load(), done: func() {},
+	}
+	if q.Verb == Watch || q.Continue != "" {
+		r.earlier = v.lists.present()
+	}
+	if q.Verb == List || q.SendInitialEvents {
+		r.done = v.lists.begin()
+	}
+	p := newPipe(&s.budget)
+	s.recordings.Add(1)
+	go func() {
+		defer s.recordings.Done()
+		defer p.abandon()
+		defer func() { r.done() }()
+		r.finish(r.run(p, compressed))
+	}()
+	return &tee{body: resp.Body, pipe: p}
+}
+
+// withdraw forgets what the cloud no longer grants, or no longer has.
+func (s *Store) withdraw(q Query, status int) {
+	gone := status == http.StatusForbidden && q.Verb != Watch ||
+		status == http.StatusNotFound && q.Verb == Get
+	if !gone {
+		return
+	}
+	s.recordings.Add(1)
+	go func() {
+		defer s.recordings.Done()
+		if err := s.Drop(q.Key); err != nil {
+			klog.ErrorS(err, "Could not withdraw cached data", "agent", q.Key.Agent, "resource", q.Key.Resource)
+		}
+	}()
+}
+
+// tee is a response body that is recorded as it is read.
+type tee struct {
+	body io.ReadCloser
+	pipe *pipe
+}
+
+func (t *tee) Read(b []byte) (int, error) {
+	n, err := t.body.Read(b)
+	if n > 0 {
+		t.pipe.write(b[:n])
+	}
+	if err != nil {
+		t.pipe.close(err)
+	}
+	return n, err
+}
+
+// Close implements io.Closer. A body closed before its end is incomplete.
+func (t *tee) Close() error {
+	t.pipe.close(io.ErrUnexpectedEOF)
+	return t.body.Close()
+}
+
+// recording is one answer on its way into the cache.
+type recording struct {
+	store       *Store
+	query       Query
+	view        *view
+	encoding    capture.Encoding
+	contentType string
+	etag        string
+	before      uint64          // the view's version when the answer began
+	earlier     []chan struct{} // lists in flight that this answer may continue
+	done        func()          // tells watches that wait for this one
+	scratch     []byte
+}
+
+func (r *recording) run(p *pipe, compressed bool) error {
+	var body io.Reader = p
+	if compressed {
+		z, err := gzip.NewReader(p)
+		if err != nil {
+			return fmt.Errorf("decompress: %w", err)
+		}
+		body = z
+	}
+	switch r.query.Verb {
+	case List:
+		return r.list(body)
+	case Watch:
+		return r.watch(body, p)
+	case Get:
+		return r.get(body)
+	default:
+		return r.document(body)
+	}
+}
+
+// finish accounts for how a recording ended. The view is as it was unless the
+// recording was complete, so an error is worth no more than a note.
+func (r *recording) finish(err error) {
+	var notList *capture.NotListError
+	outcome := "incomplete"
+	switch {
+	case err == nil, errors.Is(err, errUnchanged):
+		return
+	case errors.Is(err, errOtherKind), errors.As(err, &notList):
+		outcome = "other_kind"
+	case errors.Is(err, errOutdated), errors.Is(err, errRemoved):
+		outcome = "outdated"
+	case errors.Is(err, errOverflow):
+		outcome = "overflow"
+	case errors.Is(err, errCut) && r.query.Verb == Watch:
+		return // a client that ends its watch loses nothing
+	}
+	r.store.metrics.notRecorded.WithLabelValues(outcome).Inc()
+	klog.V(2).InfoS("Answer was not cached", "agent", r.query.Key.Agent, "resource", r.query.Key.Resource, "reason", err)
+}
+
+// expect checks that an answer's objects are whole if the view's are, and
+// metadata alone if that is what the view holds.
+func (r *recording) expect(kind string) error {
+	kind = strings.TrimSuffix(kind, "List")
+	if kind == "Table" || kind == "Status" || (kind == partialObjectMetadata) != (r.query.Key.Representation == partialObjectMetadata) {
+		return errOtherKind
+	}
+	return nil
+}

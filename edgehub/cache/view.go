@@ -1,0 +1,273 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/edgehub-io/edge-hub/edgehub/capture"
+	"github.com/edgehub-io/edge-hub/edgehub/journal"
+)
+
+var (
+	errFormat    = errors.New("unknown format")
+	errNotLegal  = errors.New("records out of order")
+	errRemoved   = errors.New("agent is no longer cached")
+	errOutdated  = errors.New("list is older than the view")
+	errUnchanged = errors.New("view holds this already")
+)
+
+// view is one view's state. Its data is in its file; memory holds what is
+// needed to extend it, and the index only while it answers.
+type view struct {
+	key  Key
+	file string
+
+	mu      sync.Mutex
+	removed bool          // its agent is no longer cached
+	loaded  bool          // the fields below say what the disk holds
+	journal *journal.File // nil if there is nothing complete
+	head    endRecord     // the list's own record
+	base    uint64        // resourceVersion of the list; changes before it are unknown
+	last    uint64        // resourceVersion up to which the view is complete
+	listed  int64         // bytes of the file that are the list
+	index   *index        // nil unless it was asked for
+	used    time.Time     // when the index was last asked for
+	asOf    time.Time     // when the cloud last confirmed the content
+
+	// seen is last as of some moment ago. The live path reads it without
+	// waiting for mu, which is held while the file is read.
+	seen  atomic.Uint64
+	lists inflight
+}
+
+// inflight are the lists of a view that are being recorded.
+type inflight struct {
+	mu   sync.Mutex
+	done map[chan struct{}]bool
+}
+
+// begin registers a list; end must be called when it is recorded or given up.
+func (i *inflight) begin() (end func()) {
+	done := make(chan struct{})
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.done == nil {
+		i.done = map[chan struct{}]bool{}
+	}
+	i.done[done] = true
+	return func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		delete(i.done, done)
+		close(done)
+	}
+}
+
+// present returns channels that are closed when the lists are recorded that
+// are in flight now.
+func (i *inflight) present() []chan struct{} {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Collect(maps.Keys(i.done))
+}
+
+// version is the view's resourceVersion as its clients know it.
+func (v *view) version() string {
+	if v.last == 0 {
+		return v.head.ResourceVersion // not an integer: opaque
+	}
+	return fmt.Sprint(v.last)
+}
+
+func (v *view) advance(version uint64) {
+	v.last = version
+	v.seen.Store(version)
+}
+
+// load reads the view's file once. v.mu is held.
+func (v *view) load(s *Store) {
+	if v.loaded || v.removed {
+		return
+	}
+	v.loaded = true
+	var l loader
+	file, err := s.journal.Open(v.file, l.read)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return
+	case err == nil && !l.ended:
+		err = fmt.Errorf("list without end: %w", journal.ErrCorrupt)
+		_ = file.Close() // removed below
+	}
+	if err == nil && l.key != v.key {
+		err = fmt.Errorf("holds another view: %w", journal.ErrCorrupt)
+		_ = file.Close()
+	}
+	if err != nil {
+		klog.ErrorS(err, "Dropping a cache file that can't be read", "file", v.file)
+		s.metrics.dropped.Inc()
+		if err := s.journal.RemoveAll(v.file); err != nil {
+			klog.ErrorS(err, "Could not remove it", "file", v.file)
+		}
+		return
+	}
+	v.journal, v.head, v.base, v.listed = file, l.end, l.base, l.listed
+	v.advance(l.last)
+	v.asOf = file.ModTime()
+}
+
+// loader checks that a file's records are those of a view, in a legal order.
+type loader struct {
+	key        Key
+	end        endRecord
+	base, last uint64
+	listed     int64
+	started    bool
+	ended      bool
+	index      *index // filled if set
+}
+
+func (l *loader) read(pos journal.Position, body []byte) error {
+	rec, err := parseRecord(body)
+	if err != nil {
+		return err
+	}
+	switch string(rec.typ) {
+	case recordView:
+		if l.started {
+			return fmt.Errorf("%w: %w", errNotLegal, journal.ErrCorrupt)
+		}
+		h, err := rec.header()
+		if err != nil {
+			return err
+		}
+		l.started, l.key = true, h.Key
+		return nil
+	case recordEnd:
+		if !l.started || l.ended {
+			return fmt.Errorf("%w: %w", errNotLegal, journal.ErrCorrupt)
+		}
+		if err := rec.unmarshal(&l.end); err != nil {
+			return err
+		}
+		l.ended, l.base = true, parseVersion(l.end.ResourceVersion)
+		l.last, l.listed = l.base, pos.Offset+int64(pos.Length)
+		return nil
+	}
+	if version := parseVersion(string(rec.version)); l.ended && version > l.last {
+		l.last = version
+	}
+	if l.index != nil {
+		l.index.add(rec, pos)
+	}
+	return nil
+}
+
+// install makes a staged list the view's content. before is what v.last was
+// when the list was asked for, and consistent says that the client wanted the
+// newest state, not any. v.mu is held.
+func (v *view) install(s *Store, staged *journal.File, end endRecord, before uint64, consistent bool) error {
+	if v.removed {
+		return errRemoved
+	}
+	v.load(s)
+	version := parseVersion(end.ResourceVersion)
+	if v.journal != nil && version < v.last && version != 0 && !(consistent && before > version) {
+		// Another client's list or watch has brought the view further. The
+		// exception is a cluster that was restored from a backup: it
+		// answers a consistent read with less than it had said before.
+		return errOutdated
+	}
+	if err := staged.Publish(); err != nil {
+		return err
+	}
+	if v.journal != nil {
+		_ = v.journal.Close() // replaced; its readers hold their own reference
+	}
+	v.journal, v.head, v.base = staged, end, version
+	v.advance(version)
+	v.listed, v.index, v.asOf = staged.Size(), nil, s.clock.Now()
+	return nil
+}
+
+// drop forgets the view's content and removes its file. v.mu is held.
+func (v *view) drop(s *Store) error {
+	if v.journal != nil {
+		_ = v.journal.Close() // its file is removed
+	}
+	v.journal, v.index, v.head, v.base, v.loaded = nil, nil, endRecord{}, 0, true
+	v.advance(0)
+	return s.journal.RemoveAll(v.file)
+}
+
+// extend appends an event that is newer than the view. v.mu is held.
+func (v *view) extend(ev *capture.Event, version uint64, scratch []byte) ([]byte, error) {
+	if ev.Type == capture.BookmarkType {
+		if err := appendBookmark(v.journal, ev.Object.ResourceVersion); err != nil {
+			return scratch, err
+		}
+		v.advance(version)
+		return scratch, nil
+	}
+	pos, scratch, err := appendObject(v.journal, scratch, ev.Type, &ev.Object)
+	if err != nil {
+		return scratch, err
+	}
+	v.advance(version)
+	if v.index != nil {
+		v.index.apply(ev.Type, objectKey(ev.Object.Namespace, ev.Object.Name), version, pos)
+	}
+	return scratch, nil
+}
+
+// snapshot returns the view's content for an answer, nil if it has none. The
+// caller releases it.
+func (v *view) snapshot(s *Store) (*snapshot, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.load(s)
+	if v.journal == nil {
+		return nil, nil
+	}
+	if v.index == nil {
+		l := loader{index: newIndex()}
+		if err := v.journal.Scan(l.read); err != nil {
+			klog.ErrorS(err, "Dropping a cache file that went bad", "file", v.file)
+			s.metrics.dropped.Inc()
+			return nil, v.drop(s)
+		}
+		v.index = l.index
+	}
+	v.used = s.clock.Now()
+	if !v.journal.Acquire() {
+		return nil, errRemoved
+	}
+	return &snapshot{
+		key: v.key, journal: v.journal, head: v.head, base: v.base, last: v.last,
+		version: v.version(), asOf: v.asOf,
+		objects: v.index.list(), events: slices.Clip(v.index.events), chunks: v.index.chunks,
+	}, nil
+}
+
+// snapshot is a view at one moment. It stays as it is while the view goes on.
+type snapshot struct {
+	key        Key
+	journal    *journal.File
+	head       endRecord
+	base, last uint64
+	version    string
+	asOf       time.Time
+	objects    []entry
+	events     []event
+	chunks     []journal.Position
+}
+
+func (s *snapshot) release() { _ = s.journal.Release() } // reading only

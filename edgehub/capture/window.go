@@ -1,0 +1,165 @@
+package capture
+
+import (
+	"fmt"
+	"io"
+	"sync"
+)
+
+const (
+	// smallWindow is what a watch that waits for its next event holds.
+	smallWindow = 4 << 10
+	// readWindow is what a list is read with while its objects are smaller.
+	readWindow = 64 << 10
+	// maxWindow leaves room around an object for what encloses it.
+	maxWindow = MaxObjectSize + readWindow
+	// maxEmptyReads is how often a reader may return neither bytes nor an error.
+	maxEmptyReads = 100
+)
+
+var windowPool = sync.Pool{New: func() any { return new([readWindow]byte) }}
+
+// window is the part of a stream that is in memory: what has been read and not
+// passed, and, while something is kept, everything since it began.
+type window struct {
+	r      io.Reader // nil if buf is all there is
+	buf    []byte
+	pos    int   // the next byte to look at
+	mark   int   // the first byte to keep, or noMark
+	offset int64 // where in the stream buf[0] is
+	ended  error // what the reader ended with
+}
+
+const noMark = -1
+
+func newWindow(r io.Reader, size int) window {
+	return window{r: r, buf: newBuffer(size), mark: noMark}
+}
+
+func newBuffer(size int) []byte {
+	if size == readWindow {
+		return windowPool.Get().(*[readWindow]byte)[:0]
+	}
+	return make([]byte, 0, size)
+}
+
+func freeBuffer(buf []byte) {
+	if cap(buf) == readWindow {
+		windowPool.Put((*[readWindow]byte)(buf[:readWindow]))
+	}
+}
+
+// release gives the buffer back. The window must not be used any more.
+func (w *window) release() {
+	freeBuffer(w.buf)
+	w.buf = nil
+}
+
+// shrink gives a buffer back that a large event needed, if nothing is in it.
+func (w *window) shrink() {
+	if w.pos < len(w.buf) || cap(w.buf) <= smallWindow {
+		return
+	}
+	w.offset += int64(w.pos)
+	freeBuffer(w.buf)
+	w.buf, w.pos, w.mark = newBuffer(smallWindow), 0, noMark
+}
+
+// keep makes the window hold all bytes from pos on until drop is called.
+func (w *window) keep() { w.mark = w.pos }
+func (w *window) drop() { w.mark = noMark }
+
+// kept returns the bytes from the mark up to pos. They are valid until more is
+// called.
+func (w *window) kept() []byte { return w.buf[w.mark:w.pos:w.pos] }
+
+// at is the position in the stream, for messages.
+func (w *window) at() int64 { return w.offset + int64(w.pos) }
+
+// more reads at least one further byte to the end of buf, or returns io.EOF. Bytes
+// before pos and before the mark are dropped, so that slices and indexes of buf
+// change.
+func (w *window) more() error {
+	if w.r == nil {
+		return io.EOF
+	}
+	if w.ended != nil {
+		return w.ended
+	}
+	w.slide()
+	if len(w.buf) == cap(w.buf) {
+		if err := w.grow(); err != nil {
+			return err
+		}
+	}
+	for range maxEmptyReads {
+		n, err := w.r.Read(w.buf[len(w.buf):cap(w.buf)])
+		w.buf = w.buf[:len(w.buf)+n]
+		if err != nil && err != io.EOF {
+			err = fmt.Errorf("reading body at byte %d: %w", w.offset+int64(len(w.buf)), err)
+		}
+		w.ended = err
+		if n > 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	w.ended = fmt.Errorf("reading body: %w", io.ErrNoProgress)
+	return w.ended
+}
+
+// slide moves what is needed to the front of the buffer.
+func (w *window) slide() {
+	first := w.pos
+	if w.mark != noMark {
+		first = w.mark
+		w.mark = 0
+	}
+	if first == 0 {
+		return // also for speed: a large object may come in many small reads
+	}
+	n := copy(w.buf, w.buf[first:])
+	w.buf = w.buf[:n]
+	w.pos -= first
+	w.offset += int64(first)
+}
+
+// grow makes room for more bytes than the buffer has. It doubles, so that memory
+// follows what was received and not what a length field claims.
+func (w *window) grow() error {
+	if cap(w.buf) >= maxWindow {
+		return fmt.Errorf("%w: more than %d bytes at byte %d", ErrTooLarge, MaxObjectSize, w.offset)
+	}
+	size := min(2*cap(w.buf), maxWindow)
+	if cap(w.buf) < readWindow {
+		size = readWindow
+	}
+	buf := append(newBuffer(size), w.buf...)
+	freeBuffer(w.buf)
+	w.buf = buf
+	return nil
+}
+
+// need makes at least n bytes available from pos on.
+func (w *window) need(n int) error {
+	for len(w.buf)-w.pos < n {
+		if err := w.more(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cut turns EOF where bytes are missing into an error that says so.
+func (w *window) cut(err error) error {
+	if err == io.EOF {
+		return fmt.Errorf("body cut short at byte %d: %w", w.offset+int64(len(w.buf)), io.ErrUnexpectedEOF)
+	}
+	return err
+}
+
+func (w *window) malformed(format string, args ...any) error {
+	return fmt.Errorf("%w at byte %d: %s", ErrMalformed, w.at(), fmt.Sprintf(format, args...))
+}

@@ -1,0 +1,183 @@
+// Package config follows the ConfigMap kube-system/edge-hub-cfg and keeps its
+// last good content on disk, for a start without the cloud.
+package config
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"github.com/edgehub-io/edge-hub/api/hubconfig"
+	"github.com/edgehub-io/edge-hub/edgehub/journal"
+)
+
+// lastGoodFile is below the state directory.
+const lastGoodFile = "edge-hub-cfg.json"
+
+// lastGood is the content of lastGoodFile.
+type lastGood struct {
+	Data            map[string]string `json:"data"`
+	ResourceVersion string            `json:"resourceVersion"`
+}
+
+// Source is the hub's configuration as it changes.
+type Source struct {
+	state *os.Root
+
+	mu       sync.Mutex
+	current  hubconfig.Config
+	version  string // the ConfigMap's resourceVersion
+	known    bool   // current came from the cloud or the disk
+	problem  error  // why the ConfigMap's present content is not current
+	accepted time.Time
+
+	invalid prometheus.Gauge
+	applied prometheus.Gauge
+}
+
+// Open returns the configuration that an earlier run kept in the state
+// directory. If it can't be read there is none until the cloud gives one.
+func Open(state *os.Root, registry prometheus.Registerer) *Source {
+	s := &Source{
+		state: state,
+		invalid: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "edgehub_config_invalid",
+			Help: "1 while the content of ConfigMap kube-system/edge-hub-cfg is refused and the last good one is in use.",
+		}),
+		applied: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "edgehub_config_applied_timestamp_seconds",
+			Help: "When the configuration in use was taken from the cloud by this process.",
+		}),
+	}
+	registry.MustRegister(s.invalid, s.applied)
+	b, err := state.ReadFile(lastGoodFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s
+	}
+	var kept lastGood
+	if err == nil {
+		err = json.Unmarshal(b, &kept)
+	}
+	if err == nil {
+		s.current, err = hubconfig.Parse(kept.Data)
+	}
+	if err != nil {
+		klog.ErrorS(err, "Ignoring the kept configuration", "file", lastGoodFile)
+		return s
+	}
+	s.version, s.known = kept.ResourceVersion, true
+	return s
+}
+
+// Current returns the configuration in use.
+func (s *Source) Current() hubconfig.Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current
+}
+
+// Caches reports whether an agent is to be cached.
+func (s *Source) Caches(agent string) bool { return s.Current().Caches(agent) }
+
+// Status describes where the configuration stands, and what is wrong with the
+// ConfigMap, if anything.
+func (s *Source) Status() (hash string, known bool, problem error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return hubconfig.Hash(s.current), s.known, s.problem
+}
+
+// Run follows the ConfigMap through client until ctx ends. changed is called
+// with each new configuration, one at a time.
+func (s *Source) Run(ctx context.Context, client rest.Interface, changed func(hubconfig.Config)) {
+	lw := cache.NewListWatchFromClient(client, "configmaps", hubconfig.Namespace,
+		fields.OneTermEqualSelector("metadata.name", hubconfig.Name))
+	take := func(obj any) {
+		if cm, ok := obj.(*corev1.ConfigMap); ok {
+			s.take(cm, changed)
+		}
+	}
+	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: lw,
+		ObjectType:    &corev1.ConfigMap{},
+		Handler: cache.ResourceEventHandlerFuncs{
+			AddFunc:    take,
+			UpdateFunc: func(_, obj any) { take(obj) },
+			DeleteFunc: func(any) { s.deleted() },
+		},
+	})
+	informer.RunWithContext(ctx)
+}
+
+// take judges the ConfigMap's content. What is malformed changes nothing.
+func (s *Source) take(cm *corev1.ConfigMap, changed func(hubconfig.Config)) {
+	config, err := hubconfig.Parse(cm.Data)
+	s.mu.Lock()
+	if err != nil {
+		s.problem = fmt.Errorf("ConfigMap %s/%s is malformed, the last good configuration stays in use: %w", cm.Namespace, cm.Name, err)
+		s.invalid.Set(1)
+		s.mu.Unlock()
+		klog.ErrorS(err, "ConfigMap is malformed, the last good configuration stays in use", "configMap", klog.KObj(cm), "resourceVersion", cm.ResourceVersion)
+		return
+	}
+	same := s.known && config.Equal(s.current)
+	s.current, s.version, s.known, s.problem = config, cm.ResourceVersion, true, nil
+	s.invalid.Set(0)
+	s.applied.SetToCurrentTime()
+	s.mu.Unlock()
+	if same {
+		return
+	}
+	klog.InfoS("Configuration changed", "agents", config.Agents, "all", config.All, "resourceVersion", cm.ResourceVersion)
+	s.keep(cm)
+	changed(config)
+}
+
+// deleted keeps the configuration in use: a ConfigMap that is deleted and made
+// anew must not cost every node its cache. To end caching, empty cache_agents.
+func (s *Source) deleted() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.problem = fmt.Errorf("ConfigMap %s/%s was deleted, the last good configuration stays in use; to cache nothing set %s to \"\"",
+		hubconfig.Namespace, hubconfig.Name, hubconfig.KeyCacheAgents)
+	klog.ErrorS(s.problem, "Configuration is missing")
+}
+
+func (s *Source) keep(cm *corev1.ConfigMap) {
+	b, err := json.Marshal(lastGood{Data: map[string]string{hubconfig.KeyCacheAgents: cm.Data[hubconfig.KeyCacheAgents]}, ResourceVersion: cm.ResourceVersion})
+	if err == nil {
+		err = journal.WriteFile(s.state, lastGoodFile, b)
+	}
+	if err != nil {
+		klog.ErrorS(err, "Could not keep the configuration for a start without the cloud")
+	}
+}
+
+// Client returns a client for ConfigMaps over a connection that is made by
+// transport. It knows no other kinds, which keeps the program small.
+func Client(config *rest.Config, client *http.Client) (rest.Interface, error) {
+	scheme := runtime.NewScheme()
+	gv := corev1.SchemeGroupVersion
+	scheme.AddKnownTypes(gv, &corev1.ConfigMap{}, &corev1.ConfigMapList{})
+	metav1.AddToGroupVersion(scheme, gv)
+	c := rest.CopyConfig(config)
+	c.APIPath, c.GroupVersion = "/api", &gv
+	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	return rest.RESTClientForConfigAndClient(c, client)
+}

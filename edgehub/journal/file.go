@@ -1,0 +1,263 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// writeSize is how many bytes are gathered before they are written.
+const writeSize = 64 << 10
+
+// ErrReplaced is the error of a file that was replaced, removed or discarded.
+var ErrReplaced = errors.New("journal file was replaced")
+
+// File is one append-only journal. A file from Stage is invisible to other
+// processes and to a restart until Publish; a file from Open is the one that
+// is there. It is safe for concurrent use.
+//
+// A File starts with one reference, which Close or Discard gives back. Readers
+// that must outlive a replacement take their own with Acquire and Release.
+type File struct {
+	store *Store
+	name  string
+
+	handle Handle
+	refs   atomic.Int32
+
+	mu       sync.Mutex
+	temp     string // its present name while staged, "" once it is live
+	buf      []byte // appended, not yet written
+	size     int64  // bytes in handle
+	unsynced bool   // written to since the last sync began
+	err      error  // sticky: nothing can be appended any more
+}
+
+// Name is the file's name once it is published.
+func (f *File) Name() string { return f.name }
+
+// Size is the number of bytes appended so far.
+func (f *File) Size() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.size + int64(len(f.buf))
+}
+
+// Append adds a record whose body is the concatenation of parts: the inside
+// of a JSON object without its opening brace, on one line. The record reaches
+// the operating system at the latest with the next Flush.
+func (f *File) Append(parts ...[]byte) (Position, error) {
+	length, sum := prefixLen+1, uint32(0)
+	for _, p := range parts {
+		length += len(p)
+		sum = crc32.Update(sum, castagnoli, p)
+	}
+	if length > MaxRecord {
+		return Position{}, fmt.Errorf("append to %s: %w", f.name, ErrTooLarge)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return Position{}, fmt.Errorf("append to %s: %w", f.name, f.err)
+	}
+	pos := Position{f.size + int64(len(f.buf)), int32(length)}
+	f.buf = appendPrefix(f.buf, sum)
+	for _, p := range parts {
+		if len(f.buf)+len(p) > writeSize {
+			// A large part goes straight to the file: copying it into
+			// the buffer would only make the buffer grow.
+			if err := f.write(f.buf); err != nil {
+				return Position{}, f.undo(pos.Offset, err)
+			}
+			f.buf = f.buf[:0]
+			if len(p) >= writeSize {
+				if err := f.write(p); err != nil {
+					return Position{}, f.undo(pos.Offset, err)
+				}
+				continue
+			}
+		}
+		f.buf = append(f.buf, p...)
+	}
+	f.buf = append(f.buf, '\n')
+	if f.temp == "" {
+		// The committer flushes as well, should no Flush come.
+		f.store.markDirty(f)
+	}
+	return pos, nil
+}
+
+// Flush hands what was appended to the operating system, so that it survives
+// the end of this process.
+func (f *File) Flush() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.flush()
+}
+
+func (f *File) flush() error {
+	if len(f.buf) == 0 {
+		return nil // also after a failure: what was written can be read
+	}
+	start := f.size
+	if err := f.write(f.buf); err != nil {
+		return f.undo(start, err)
+	}
+	// A long-lived file that is written to now and then must not hold a
+	// buffer all the time.
+	f.buf = nil
+	return nil
+}
+
+func (f *File) write(p []byte) error {
+	n, err := f.handle.WriteAt(p, f.size)
+	f.size += int64(n)
+	f.unsynced = true
+	f.store.written.Add(int64(n))
+	return err
+}
+
+// undo takes back a record of which a part may have been written. If that
+// fails too, nothing more may be appended behind the torn record.
+func (f *File) undo(offset int64, cause error) error {
+	f.buf = nil
+	if offset < f.size {
+		if err := f.handle.Truncate(offset); err != nil {
+			f.err = errors.Join(cause, err)
+		}
+		f.size = offset
+	}
+	return fmt.Errorf("write %s: %w", f.name, cause)
+}
+
+// Scan calls fn for each record in order. The body is valid until fn returns;
+// an error of fn ends the scan and is returned.
+func (f *File) Scan(fn func(Position, []byte) error) error {
+	f.mu.Lock()
+	err := f.flush()
+	size := f.size
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	valid, err := scan(io.NewSectionReader(f.handle, 0, size), fn)
+	if err == nil && valid < size {
+		err = ErrCorrupt
+	}
+	if err != nil {
+		return fmt.Errorf("scan %s: %w", f.name, err)
+	}
+	return nil
+}
+
+// Read returns the body of the record at pos, in buf if it is large enough.
+func (f *File) Read(pos Position, buf []byte) ([]byte, error) {
+	f.mu.Lock()
+	var err error
+	if pos.Offset+int64(pos.Length) > f.size {
+		err = f.flush()
+	}
+	f.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if cap(buf) < int(pos.Length) {
+		buf = make([]byte, pos.Length)
+	}
+	buf = buf[:pos.Length]
+	if _, err := f.handle.ReadAt(buf, pos.Offset); err != nil {
+		return nil, fmt.Errorf("read %s at %d: %w", f.name, pos.Offset, err)
+	}
+	b, err := body(buf[:len(buf)-1])
+	if err != nil {
+		return nil, fmt.Errorf("read %s at %d: %w", f.name, pos.Offset, err)
+	}
+	return b, nil
+}
+
+// Publish asks for a staged file to take the place of the one with its name:
+// it is synced, renamed and its directory synced, within Options.Interval. A
+// later Publish under the same name supersedes one that has not happened yet.
+// Records may be appended before and after.
+func (f *File) Publish() error {
+	f.mu.Lock()
+	err := f.flush()
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	f.store.publish(f)
+	return nil
+}
+
+// Discard removes a staged file and gives its reference back.
+func (f *File) Discard() error {
+	f.giveUp(ErrReplaced)
+	return f.Release()
+}
+
+// abandon gives up a staged file together with the committer's reference.
+func (f *File) abandon(cause error) {
+	f.giveUp(cause)
+	_ = f.Release() // nothing of it is wanted
+}
+
+// giveUp ends appending and removes a staged file.
+func (f *File) giveUp(cause error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.buf, f.err = nil, cause
+	if f.temp != "" {
+		_ = f.store.fs.Remove(f.temp) // RemoveStaged finds what stays behind
+		f.temp = ""
+	}
+}
+
+// fail ends appending to a file that could not be made durable.
+func (f *File) fail(cause error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.buf, f.err = nil, cause
+}
+
+// Close gives the first reference back. What was flushed is still synced.
+func (f *File) Close() error { return f.Release() }
+
+// Acquire takes a reference for a reader. It reports false if the file is
+// closed already.
+func (f *File) Acquire() bool {
+	for {
+		n := f.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if f.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// Release gives a reference back; the last one closes the file.
+func (f *File) Release() error {
+	if f.refs.Add(-1) > 0 {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = ErrReplaced
+	return f.handle.Close()
+}
+
+// ModTime is when the file was last written to, the zero time if that can't
+// be told.
+func (f *File) ModTime() time.Time {
+	info, err := f.handle.Stat()
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
+}

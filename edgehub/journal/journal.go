@@ -1,0 +1,217 @@
+// Package journal keeps append-only files of checksummed records and makes
+// them durable in groups. It knows bytes on disk and nothing of what they mean.
+//
+// A file is written in one of two ways. It is staged under a temporary name
+// and published, which replaces the file of that name in one step, or records
+// are appended to the published file. Either way the data is durable at most
+// Options.Interval (and the time the disk takes) after Publish or Flush.
+// After a crash a file is the old one or the new one, and reading it back ends
+// before the first record that is torn or damaged.
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options are a Store's settings; the zero value has sensible ones.
+type Options struct {
+	// Interval is the shortest time between two syncs of one file, half a
+	// second if zero. A file that was not synced lately is synced at once.
+	Interval time.Duration
+	// OnError is told of a file that could not be made durable. The file's
+	// content is not to be trusted to survive a power loss until it has
+	// been staged and published anew: after a failed fsync the kernel may
+	// hold pages as clean that never reached the disk, so that a second
+	// fsync proves nothing.
+	OnError func(name string, err error)
+}
+
+// Store is a tree of journal files with one goroutine that syncs them.
+type Store struct {
+	fs      FS
+	options Options
+	written atomic.Int64
+	syncs   atomic.Int64
+
+	// commitMu is held while files are renamed, so that RemoveAll can't
+	// miss one that is just arriving.
+	commitMu sync.Mutex
+
+	mu        sync.Mutex
+	dirty     map[*File]bool
+	published map[string]*File     // staged files to rename, by name
+	lastSync  map[string]time.Time // by name, for files that are replaced
+	durable   map[string]bool      // directories whose own entry is synced
+	closed    bool
+
+	wake chan struct{}
+	done chan struct{}
+}
+
+// Open returns a Store over a file system. Close must be called.
+func Open(fsys FS, options Options) *Store {
+	if options.Interval == 0 {
+		options.Interval = 500 * time.Millisecond
+	}
+	if options.OnError == nil {
+		options.OnError = func(string, error) {}
+	}
+	s := &Store{
+		fs:        fsys,
+		options:   options,
+		dirty:     map[*File]bool{},
+		published: map[string]*File{},
+		lastSync:  map[string]time.Time{},
+		durable:   map[string]bool{".": true},
+		wake:      make(chan struct{}, 1),
+		done:      make(chan struct{}),
+	}
+	go s.run()
+	return s
+}
+
+// Stats are counters since the store was opened.
+type Stats struct {
+	Written int64 // bytes written to files
+	Syncs   int64 // calls of fsync on files and directories
+}
+
+// Stats returns the store's counters.
+func (s *Store) Stats() Stats { return Stats{s.written.Load(), s.syncs.Load()} }
+
+// Stage creates a file that will take the place of name once it is published.
+func (s *Store) Stage(name string) (*File, error) {
+	if err := s.fs.MkdirAll(path.Dir(name), dirPerm); err != nil {
+		return nil, fmt.Errorf("stage %s: %w", name, err)
+	}
+	temp := tempName(name)
+	h, err := s.fs.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, filePerm)
+	if err != nil {
+		return nil, fmt.Errorf("stage %s: %w", name, err)
+	}
+	return s.file(name, temp, h), nil
+}
+
+// Open opens a published file and calls fn for each of its records. Reading
+// ends at the first record that is damaged or that fn refuses with an error;
+// what follows is cut off, so that the next Append continues a legal prefix.
+// An error of fn other than ErrCorrupt leaves the file as it is and is
+// returned. If there is no such file the error is fs.ErrNotExist.
+func (s *Store) Open(name string, fn func(Position, []byte) error) (*File, error) {
+	h, err := s.fs.OpenFile(name, os.O_RDWR, filePerm)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	f := s.file(name, "", h)
+	if err := f.recover(fn); err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, errors.Join(err, h.Close()))
+	}
+	return f, nil
+}
+
+func (s *Store) file(name, temp string, h Handle) *File {
+	f := &File{store: s, name: name, temp: temp, handle: h}
+	f.refs.Store(1)
+	return f
+}
+
+func (f *File) recover(fn func(Position, []byte) error) error {
+	info, err := f.handle.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("not a regular file: %s", info.Mode().Type())
+	}
+	valid, err := scan(io.NewSectionReader(f.handle, 0, info.Size()), fn)
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		return err
+	}
+	f.size = valid
+	if valid == info.Size() {
+		return nil
+	}
+	if err := f.handle.Truncate(valid); err != nil {
+		return err
+	}
+	f.store.markDirty(f)
+	return nil
+}
+
+// ReadDir lists a directory without the files that are still staged.
+func (s *Store) ReadDir(name string) ([]fs.DirEntry, error) {
+	entries, err := s.fs.ReadDir(name)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", name, err)
+	}
+	kept := entries[:0]
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), TempPrefix) {
+			kept = append(kept, e)
+		}
+	}
+	return kept, nil
+}
+
+// RemoveStaged removes what a crash left of files that were being staged in a
+// directory. It must not run while files are staged there.
+func (s *Store) RemoveStaged(dir string) error {
+	entries, err := s.fs.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", dir, err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), TempPrefix) {
+			errs = append(errs, s.fs.RemoveAll(path.Join(dir, e.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// RemoveAll removes a file or a directory with all it holds, durably. Files
+// below it that were to be published are dropped.
+func (s *Store) RemoveAll(name string) error {
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	below := func(n string) bool { return n == name || strings.HasPrefix(n, name+"/") }
+	s.mu.Lock()
+	var dropped []*File
+	for f := range s.dirty {
+		if below(f.name) {
+			delete(s.dirty, f)
+			dropped = append(dropped, f)
+		}
+	}
+	for n, f := range s.published {
+		if below(n) {
+			delete(s.published, n)
+			dropped = append(dropped, f)
+		}
+	}
+	for dir := range s.durable {
+		if below(dir) {
+			delete(s.durable, dir)
+		}
+	}
+	s.mu.Unlock()
+	for _, f := range dropped {
+		f.abandon(ErrReplaced)
+	}
+	if err := s.fs.RemoveAll(name); err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	if err := s.syncDir(path.Dir(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}

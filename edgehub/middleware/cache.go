@@ -1,0 +1,143 @@
+package middleware
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"k8s.io/apiserver/pkg/endpoints/request"
+	"k8s.io/klog/v2"
+
+	"github.com/edgehub-io/edge-hub/api/hubconfig"
+	"github.com/edgehub-io/edge-hub/edgehub/cache"
+	"github.com/edgehub-io/edge-hub/edgehub/identity"
+	"github.com/edgehub-io/edge-hub/edgehub/status"
+	"github.com/edgehub-io/edge-hub/edgehub/upstream"
+)
+
+// Cache is what WithCache works with.
+type Cache struct {
+	// Caches reports whether an agent is cached now.
+	Caches   func(agent string) bool
+	Store    *cache.Store
+	Identity *identity.Authenticator
+	Upstream *upstream.Upstream
+}
+
+// WithCache records what kube-apiserver answers to cached agents, and answers
+// for it while it can't. next proxies.
+func WithCache(c Cache, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := &cached{Cache: c, info: requestInfo(r), agent: hubconfig.AgentOf(r.UserAgent())}
+		h.caches = c.Caches(h.agent)
+		if !c.Upstream.Up() {
+			h.failed(w, r, upstream.ErrDown)
+			return
+		}
+		exchangeOf(r.Context()).Source = sourceCloud
+		hooks := &upstream.Hooks{Response: h.response, Failed: h.failed}
+		next.ServeHTTP(w, r.WithContext(upstream.WithHooks(r.Context(), hooks)))
+	})
+}
+
+// cached is one request on its way.
+type cached struct {
+	Cache
+	info   *request.RequestInfo
+	agent  string
+	caches bool // the agent is cached
+}
+
+// response looks at kube-apiserver's response before it is passed on.
+func (h *cached) response(resp *http.Response) error {
+	r := resp.Request
+	if upstream.FromGateway(resp) {
+		h.Upstream.Suspect()
+		if h.canAnswer(r) {
+			return fmt.Errorf("%w: %s", upstream.ErrGateway, resp.Status)
+		}
+		return nil
+	}
+	if !h.caches && resp.StatusCode != http.StatusUnauthorized {
+		return nil
+	}
+	// The request as it was sent upstream tells who upstream takes the
+	// caller for.
+	id, credential, ok := h.Identity.Caller(r)
+	if !ok {
+		return nil
+	}
+	h.Identity.Observe(credential, resp.StatusCode)
+	if !h.caches {
+		return nil
+	}
+	if resp.StatusCode != http.StatusOK && !h.Upstream.Ready() {
+		// An apiserver that is starting refuses everybody until it has
+		// read who may do what.
+		return nil
+	}
+	if q, ok := cache.NewQuery(r, h.info, h.agent, id.Key); ok {
+		resp.Body = h.Store.Record(q, resp)
+	}
+	return nil
+}
+
+// canAnswer reports whether the cache has an answer for the caller.
+func (h *cached) canAnswer(r *http.Request) bool {
+	if !h.caches {
+		return false
+	}
+	id, err := h.Identity.Authenticate(r)
+	if err != nil {
+		return false
+	}
+	q, ok := cache.NewQuery(r, h.info, h.agent, id.Key)
+	return ok && h.Store.CanAnswer(q)
+}
+
+// failed answers a request that kube-apiserver did not.
+func (h *cached) failed(w http.ResponseWriter, r *http.Request, cause error) {
+	if r.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // the client is gone
+	}
+	x := exchangeOf(r.Context())
+	x.Source = sourceHub
+	klog.V(3).InfoS("Kube-apiserver gave no answer", "agent", h.agent, "path", r.URL.Path, "reason", cause)
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		if upstream.WasSent(cause) {
+			status.Write(w, status.OutcomeUnknown())
+			return
+		}
+		status.Write(w, status.Unreachable("the request was not carried out; edge-hub answers reads from its cache and never queues or pretends writes"))
+		return
+	}
+	if err := h.answer(w, r, x); err != nil {
+		status.Write(w, err)
+	}
+}
+
+// answer answers a read from the cache. An error means that nothing was
+// written.
+func (h *cached) answer(w http.ResponseWriter, r *http.Request, x *Exchange) error {
+	if !h.caches {
+		return status.Unreachable(fmt.Sprintf("the agent %q is not cached; to have it cached add it to cache_agents in ConfigMap %s/%s while the cloud is reachable",
+			printable(h.agent), hubconfig.Namespace, hubconfig.Name))
+	}
+	id, err := h.Identity.Authenticate(r)
+	if err != nil {
+		return err
+	}
+	q, ok := cache.NewQuery(r, h.info, h.agent, id.Key)
+	if !ok {
+		return status.Unreachable("this kind of request is never answered from the cache")
+	}
+	if !h.Store.Knows(h.agent, id.Key) {
+		return status.Forbidden(fmt.Sprintf("%s was served nothing as %q while kube-apiserver was reachable, so edge-hub has nothing to serve it now", id.User, h.agent))
+	}
+	x.Source = sourceCache
+	err = h.Store.Answer(w, r, q, h.Upstream)
+	if err != nil && errors.Is(err, http.ErrAbortHandler) {
+		panic(http.ErrAbortHandler)
+	}
+	return err
+}

@@ -1,0 +1,114 @@
+package middleware
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"github.com/edgehub-io/edge-hub/api/hubconfig"
+)
+
+// The sources of a response.
+const (
+	sourceCloud = "cloud" // kube-apiserver
+	sourceCache = "cache"
+	sourceHub   = "hub" // the hub itself, with an error
+)
+
+// Exchange is what is known of a request once it is answered.
+type Exchange struct {
+	Agent, Verb, Resource string
+	Code                  int
+	Source                string
+	Duration              time.Duration
+}
+
+type exchangeKey struct{}
+
+// exchangeOf returns the exchange that WithLog made for a request.
+func exchangeOf(ctx context.Context) *Exchange {
+	if x, ok := ctx.Value(exchangeKey{}).(*Exchange); ok {
+		return x
+	}
+	return &Exchange{}
+}
+
+// WithLog writes the line by which people learn a program's User-Agent and what
+// it asks for:
+//
+//	edge-app get services: /api/v1/services/xxx with status code 200, spent 21.035061152ms
+//
+// A watch is announced when it starts, since it may last for long. Each exchange
+// is told to observe when it ends.
+func WithLog(observe func(*Exchange), next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		info := requestInfo(r)
+		x := &Exchange{Agent: hubconfig.AgentOf(r.UserAgent()), Verb: info.Verb, Resource: info.Resource, Source: sourceHub}
+		if info.Subresource != "" {
+			x.Resource += "/" + info.Subresource
+		}
+		line := printable(x.Agent) + " " + printable(x.Verb) + " " + printable(x.Resource)
+		if !info.IsResourceRequest {
+			line = printable(x.Agent) + " " + printable(x.Verb) + " nonresource"
+		}
+		uri := printable(r.URL.RequestURI())
+		if x.Verb == "watch" {
+			klog.Infof("%s: %s ", line, uri)
+		}
+		out := &response{ResponseWriter: w, code: http.StatusOK}
+		defer func() {
+			x.Code, x.Duration = out.code, time.Since(start)
+			klog.Infof("%s: %s with status code %d, spent %v", line, uri, x.Code, x.Duration)
+			observe(x)
+		}()
+		next.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+	})
+}
+
+// response remembers its status code.
+type response struct {
+	http.ResponseWriter
+	code  int
+	wrote bool
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (r *response) WriteHeader(code int) {
+	if !r.wrote && (code >= http.StatusOK || code == http.StatusSwitchingProtocols) {
+		r.code, r.wrote = code, true
+	}
+	r.ResponseWriter.WriteHeader(code)
+}
+
+// Write implements io.Writer.
+func (r *response) Write(b []byte) (int, error) {
+	r.wrote = true
+	return r.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (r *response) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+const maxLogged = 1024 // bytes of one text that a client chose
+
+// printable makes a client's text safe for a log line.
+func printable(s string) string {
+	if len(s) > maxLogged {
+		s = s[:maxLogged] + "..."
+	}
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return strings.Map(func(c rune) rune {
+				if c < ' ' || c > '~' {
+					return '?'
+				}
+				return c
+			}, s)
+		}
+	}
+	return s
+}

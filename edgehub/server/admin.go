@@ -1,0 +1,94 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/edgehub-io/edge-hub/edgehub/config"
+	"github.com/edgehub-io/edge-hub/edgehub/identity"
+	"github.com/edgehub-io/edge-hub/edgehub/upstream"
+)
+
+// admin serves health, readiness and metrics, on an address that only the node
+// itself reaches.
+type admin struct {
+	config   *config.Source
+	identity *identity.Authenticator
+	upstream *upstream.Upstream
+	registry *prometheus.Registry
+}
+
+func (a *admin) handler() http.Handler {
+	a.register()
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", a.readyz)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// readyz says whether the hub does its work, which it also does without a
+// cloud. The lines that begin with [!] are what an operator should look at.
+func (a *admin) readyz(w http.ResponseWriter, _ *http.Request) {
+	var b strings.Builder
+	line := func(good bool, name, detail string) {
+		mark := "[+]"
+		if !good {
+			mark = "[!]"
+		}
+		fmt.Fprintf(&b, "%s%s %s\n", mark, name, detail)
+	}
+	for _, s := range a.upstream.Status() {
+		detail := "ok"
+		if !s.Up {
+			detail = "unreachable: " + s.Error
+		}
+		line(s.Up, "upstream/"+s.Server, detail)
+	}
+	hash, known, problem := a.config.Status()
+	switch {
+	case problem != nil:
+		line(false, "config", problem.Error())
+	case !known:
+		line(false, "config", "none yet, neither from the cloud nor from an earlier run")
+	default:
+		line(true, "config", hash)
+	}
+	issuer, keys := a.identity.Issuer()
+	if keys == 0 {
+		line(false, "identity", "issuer keys are not known yet: offline, only tokens seen online are recognised")
+	} else {
+		line(true, "identity", fmt.Sprintf("%d keys of %s", keys, issuer))
+	}
+	b.WriteString("ready\n")
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write([]byte(b.String()))
+}
+
+func (a *admin) register() {
+	gauge := func(name, help string, value func() float64) {
+		a.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+	}
+	gauge("edgehub_upstream_up", "1 while a kube-apiserver endpoint answers.", func() float64 {
+		if a.upstream.Up() {
+			return 1
+		}
+		return 0
+	})
+	gauge("edgehub_offline_seconds", "For how long no kube-apiserver endpoint has answered, 0 while one does.", func() float64 {
+		return a.upstream.DownFor().Truncate(time.Millisecond).Seconds()
+	})
+	a.registry.MustRegister(
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "edgehub_upstream_losses_total",
+			Help: "How often the last kube-apiserver endpoint that answered was lost.",
+		}, func() float64 { return float64(a.upstream.Failovers()) }),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+}

@@ -1,0 +1,116 @@
+package server
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// DefaultListen is the address that Pods are led to.
+const DefaultListen = "169.254.2.1:10268"
+
+// Options are the settings of a hub, as its flags give them.
+type Options struct {
+	Kubeconfig           string
+	Servers              []string
+	CertificateAuthority string
+	Listen               []string
+	TLSCertFile          string
+	TLSPrivateKeyFile    string
+	ClientCAFile         string
+	NodeName             string
+	CacheDir             string
+	StateDir             string
+	AdminListen          string
+}
+
+// Validate checks what can be checked without looking at files.
+func (o *Options) Validate() error {
+	var errs []error
+	require := func(flag, value, what string) {
+		if value == "" {
+			errs = append(errs, fmt.Errorf("--%s is required: %s", flag, what))
+		}
+	}
+	require("kubeconfig", o.Kubeconfig, "a file with the hub's own identity, with which it reads ConfigMap kube-system/edge-hub-cfg")
+	require("tls-cert-file", o.TLSCertFile, "the certificate that the hub serves with, valid for the addresses in --listen")
+	require("tls-private-key-file", o.TLSPrivateKeyFile, "the key of --tls-cert-file")
+	require("cache-dir", o.CacheDir, "the directory for cached data")
+	require("state-dir", o.StateDir, "the directory for the hub's own state")
+	require("node-name", o.NodeName, "the name of the Node that the hub runs on")
+	if len(o.Listen) == 0 {
+		errs = append(errs, errors.New("--listen needs at least one address"))
+	}
+	for _, address := range append([]string{o.AdminListen}, o.Listen...) {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			errs = append(errs, fmt.Errorf("address %q is not HOST:PORT: %w", address, err))
+		}
+	}
+	for _, server := range o.Servers {
+		if _, err := parseServer(server); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func parseServer(server string) (*url.URL, error) {
+	u, err := url.Parse(server)
+	if err == nil && (u.Scheme != "https" || u.Host == "") {
+		err = errors.New("must begin with https://HOST")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--server %q: %w", server, err)
+	}
+	return u, nil
+}
+
+// cloud is where kube-apiserver is, and how to speak to it.
+type cloud struct {
+	servers []*url.URL
+	callers *tls.Config  // for requests of callers: no credential
+	own     *rest.Config // for the hub's own requests
+	ownTLS  *tls.Config
+}
+
+// cloud reads the kubeconfig, less what flags say otherwise.
+func (o *Options) cloud() (*cloud, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read --kubeconfig: %w", err)
+	}
+	if o.CertificateAuthority != "" {
+		config.CAFile, config.CAData, config.Insecure = o.CertificateAuthority, nil, false
+	}
+	c := &cloud{own: config}
+	names := o.Servers
+	if len(names) == 0 {
+		names = []string{config.Host}
+	}
+	for _, name := range names {
+		u, err := parseServer(name)
+		if err != nil {
+			return nil, err
+		}
+		c.servers = append(c.servers, u)
+	}
+	if c.ownTLS, err = rest.TLSConfigFor(config); err != nil {
+		return nil, fmt.Errorf("read --kubeconfig: %w", err)
+	}
+	callers := rest.AnonymousClientConfig(config)
+	if c.callers, err = rest.TLSConfigFor(callers); err != nil {
+		return nil, fmt.Errorf("read --kubeconfig: %w", err)
+	}
+	for _, config := range []**tls.Config{&c.ownTLS, &c.callers} {
+		if *config == nil {
+			*config = &tls.Config{}
+		}
+		(*config).MinVersion = tls.VersionTLS12
+	}
+	return c, nil
+}

@@ -1,0 +1,287 @@
+// Package server runs a hub: it puts the parts together, listens, and ends in an
+// order that loses nothing.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+
+	"github.com/edgehub-io/edge-hub/api/hubconfig"
+	"github.com/edgehub-io/edge-hub/edgehub/cache"
+	"github.com/edgehub-io/edge-hub/edgehub/config"
+	"github.com/edgehub-io/edge-hub/edgehub/identity"
+	"github.com/edgehub-io/edge-hub/edgehub/journal"
+	"github.com/edgehub-io/edge-hub/edgehub/middleware"
+	"github.com/edgehub-io/edge-hub/edgehub/upstream"
+)
+
+const (
+	// keysPatience is how long a first start waits for the issuer's keys.
+	// What is recorded before they are known can't be told to belong to a
+	// ServiceAccount.
+	keysPatience = 3 * time.Second
+	// drain is how long requests other than watches may take to end.
+	drain = 2 * time.Second
+
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 64 << 10
+)
+
+// hub is the parts of a running hub.
+type hub struct {
+	options  Options
+	cloud    *cloud
+	upstream *upstream.Upstream
+	callers  *upstream.Transport
+	own      *upstream.Transport
+	client   *http.Client // with the hub's own identity
+	config   *config.Source
+	identity *identity.Authenticator
+	store    *cache.Store
+	registry *prometheus.Registry
+}
+
+// Run runs a hub until ctx ends.
+func Run(ctx context.Context, options Options) error {
+	if err := options.Validate(); err != nil {
+		return err
+	}
+	cert, err := loadCertificate(options.TLSCertFile, options.TLSPrivateKeyFile)
+	if err != nil {
+		return err
+	}
+	tlsConfig, err := tlsConfig(cert, options.ClientCAFile)
+	if err != nil {
+		return err
+	}
+	state, err := openDir(options.StateDir)
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	cacheDir, err := openDir(options.CacheDir)
+	if err != nil {
+		return err
+	}
+	defer cacheDir.Close()
+	h, err := newHub(options, state, cacheDir)
+	if err != nil {
+		return err
+	}
+
+	base, cancelRequests := context.WithCancel(context.Background())
+	defer cancelRequests()
+	deps := middleware.Cache{Caches: h.config.Caches, Store: h.store, Identity: h.identity, Upstream: h.upstream}
+	proxy := &http.Server{
+		Handler:           handler(deps, h.callers, h.registry, h.listed),
+		TLSConfig:         tlsConfig,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          log.New(logWriter{}, "", 0),
+		BaseContext:       func(net.Listener) context.Context { return base },
+	}
+	administration := &admin{config: h.config, identity: h.identity, upstream: h.upstream, registry: h.registry}
+	health := &http.Server{Handler: administration.handler(), ReadHeaderTimeout: readHeaderTimeout, ErrorLog: proxy.ErrorLog}
+
+	listeners, err := listen(options)
+	if err != nil {
+		return err
+	}
+
+	background, stopBackground := context.WithCancel(context.Background())
+	defer stopBackground()
+	var wg sync.WaitGroup
+	h.start(background, &wg)
+
+	failed := make(chan error, len(listeners.proxy)+1)
+	for _, l := range listeners.proxy {
+		go func() { failed <- proxy.ServeTLS(l, "", "") }()
+		klog.InfoS("Serving kube-apiserver's API", "address", l.Addr().String(), "node", options.NodeName)
+	}
+	go func() { failed <- health.Serve(listeners.admin) }()
+	klog.InfoS("Serving health and metrics", "address", listeners.admin.Addr().String())
+
+	select {
+	case <-ctx.Done():
+		klog.InfoS("Stopping")
+	case err = <-failed:
+		err = fmt.Errorf("serve: %w", err)
+	}
+	shutdown(proxy, cancelRequests)
+	_ = health.Close()
+	stopBackground()
+	wg.Wait()
+	return errors.Join(err, h.store.Close())
+}
+
+// newHub builds the parts. Nothing runs yet.
+func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
+	h := &hub{options: options, registry: prometheus.NewRegistry()}
+	var err error
+	if h.cloud, err = options.cloud(); err != nil {
+		return nil, err
+	}
+	if h.identity, err = identity.Open(identity.Options{StateDir: state}); err != nil {
+		return nil, err
+	}
+	h.upstream = upstream.New(upstream.Options{Servers: h.cloud.servers, Date: h.identity.ObserveTime})
+	h.callers = h.upstream.Transport(h.cloud.callers)
+	h.own = h.upstream.Transport(h.cloud.ownTLS)
+	rt, err := rest.HTTPWrappersForConfig(h.cloud.own, h.own)
+	if err != nil {
+		return nil, fmt.Errorf("read --kubeconfig: %w", err)
+	}
+	h.client = &http.Client{Transport: rt}
+	h.config = config.Open(state, h.registry)
+	h.store = cache.Open(cache.Options{FS: journal.OS(cacheDir), Registry: h.registry})
+	h.setAgents(h.config.Current())
+	return h, nil
+}
+
+// start starts what goes on in the background.
+func (h *hub) start(ctx context.Context, wg *sync.WaitGroup) {
+	wg.Go(func() {
+		h.upstream.Run(ctx, h.own, func(rt http.RoundTripper) http.RoundTripper {
+			wrapped, err := rest.HTTPWrappersForConfig(h.cloud.own, rt)
+			if err != nil { // newHub has tried the same
+				return rt
+			}
+			return wrapped
+		})
+	})
+	wg.Go(func() { h.store.Run(ctx) })
+	if !h.identity.KeysKnown() {
+		first, cancel := context.WithTimeout(ctx, keysPatience)
+		if err := h.identity.Refresh(first, h.fetch); err != nil {
+			klog.ErrorS(err, "The issuer's keys are not known yet: until they are, what is cached belongs to single tokens, not to ServiceAccounts")
+		}
+		cancel()
+	}
+	wg.Go(func() { h.identity.Run(ctx, h.fetch) })
+	wg.Go(func() { h.followConfig(ctx) })
+}
+
+// followConfig follows the ConfigMap while the cloud is reachable. It begins
+// anew each time the cloud returns, rather than when a client's back-off says.
+func (h *hub) followConfig(ctx context.Context) {
+	c := rest.CopyConfig(h.cloud.own)
+	c.Host = "https://kube-apiserver"
+	client, err := config.Client(c, h.client)
+	if err != nil {
+		klog.ErrorS(err, "Could not make a client for the configuration")
+		return
+	}
+	for h.upstream.AwaitUp(ctx) == nil {
+		h.upstream.WhileUp(ctx, func(ctx context.Context) {
+			h.config.Run(ctx, client, h.setAgents)
+		})
+	}
+}
+
+func (h *hub) setAgents(hubconfig.Config) {
+	if err := h.store.SetAgents(h.config.Caches); err != nil {
+		klog.ErrorS(err, "Could not remove the cache of every agent that is no longer listed")
+	}
+}
+
+// listed reports whether an agent is cached by name, not by "*".
+func (h *hub) listed(agent string) bool {
+	current := h.config.Current()
+	current.All = false
+	return current.Caches(agent)
+}
+
+// fetch reads a document of kube-apiserver with the hub's own identity.
+func (h *hub) fetch(ctx context.Context, path string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://kube-apiserver"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := h.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", path, resp.Status)
+	}
+	return io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+}
+
+// shutdown lets requests end, then watches.
+func shutdown(s *http.Server, cancelRequests func()) {
+	ctx, cancel := context.WithTimeout(context.Background(), drain)
+	defer cancel()
+	timer := time.AfterFunc(drain/4, cancelRequests)
+	defer timer.Stop()
+	if err := s.Shutdown(ctx); err != nil {
+		_ = s.Close()
+	}
+	cancelRequests()
+}
+
+type listeners struct {
+	proxy []net.Listener
+	admin net.Listener
+}
+
+func listen(options Options) (l listeners, err error) {
+	defer func() {
+		if err != nil {
+			for _, open := range l.proxy {
+				_ = open.Close()
+			}
+		}
+	}()
+	for _, address := range options.Listen {
+		one, err := net.Listen("tcp", address)
+		if errors.Is(err, syscall.EADDRNOTAVAIL) {
+			host, _, _ := net.SplitHostPort(address)
+			return l, fmt.Errorf("listen: %w: the node does not have this address; give it one with: ip address add %s/32 dev lo", err, host)
+		}
+		if err != nil {
+			return l, fmt.Errorf("listen: %w", err)
+		}
+		l.proxy = append(l.proxy, one)
+	}
+	if l.admin, err = net.Listen("tcp", options.AdminListen); err != nil {
+		return l, fmt.Errorf("listen: %w", err)
+	}
+	return l, nil
+}
+
+func openDir(name string) (*os.Root, error) {
+	if err := os.MkdirAll(name, 0o700); err != nil {
+		return nil, fmt.Errorf("create directory: %w", err)
+	}
+	root, err := os.OpenRoot(name)
+	if err != nil {
+		return nil, fmt.Errorf("open directory: %w", err)
+	}
+	return root, nil
+}
+
+// logWriter passes on what package http has to say, mostly of clients that
+// break off a handshake.
+type logWriter struct{}
+
+// Write implements io.Writer.
+func (logWriter) Write(b []byte) (int, error) {
+	klog.V(2).Info(string(b))
+	return len(b), nil
+}

@@ -1,0 +1,77 @@
+// Package status makes and writes the answers that the hub gives by itself: a
+// Kubernetes Status that says what is wrong and what to do.
+package status
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// RetryAfter is how many seconds a client should wait before it asks again for
+// something that only kube-apiserver has.
+const RetryAfter = 5
+
+// New makes a Status of the kind that kube-apiserver answers with. retryAfter,
+// in seconds, is left out if it is zero.
+func New(code int, reason metav1.StatusReason, retryAfter int32, message string) *apierrors.StatusError {
+	s := metav1.Status{Status: metav1.StatusFailure, Code: int32(code), Reason: reason, Message: message}
+	if retryAfter > 0 {
+		s.Details = &metav1.StatusDetails{RetryAfterSeconds: retryAfter}
+	}
+	return &apierrors.StatusError{ErrStatus: s}
+}
+
+// Unreachable is the answer to a request that only kube-apiserver can answer.
+func Unreachable(message string) *apierrors.StatusError {
+	return New(http.StatusServiceUnavailable, metav1.StatusReasonServiceUnavailable, RetryAfter,
+		"kube-apiserver is unreachable from this node: "+message)
+}
+
+// OutcomeUnknown is the answer to a write that was sent and never answered. It
+// asks for no retry: the write may have been done.
+func OutcomeUnknown() *apierrors.StatusError {
+	return New(http.StatusGatewayTimeout, metav1.StatusReasonTimeout, 0,
+		"kube-apiserver stopped answering before it confirmed this request, which may or may not have been carried out: read the object before trying again")
+}
+
+// BadRequest is the answer to a request that can't be understood.
+func BadRequest(message string) *apierrors.StatusError { return apierrors.NewBadRequest(message) }
+
+// Forbidden is the answer to a caller that is known but may not have what it
+// asks for.
+func Forbidden(message string) *apierrors.StatusError {
+	return New(http.StatusForbidden, metav1.StatusReasonForbidden, 0, message)
+}
+
+// Write answers a request with an error, as JSON, which every client of
+// Kubernetes understands. An error that is no Status is an internal one.
+func Write(w http.ResponseWriter, err error) {
+	var apiStatus apierrors.APIStatus
+	if !errors.As(err, &apiStatus) {
+		apiStatus = apierrors.NewInternalError(err)
+	}
+	s := apiStatus.Status()
+	s.Kind, s.APIVersion = "Status", "v1"
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-cache, private")
+	h.Set("X-Content-Type-Options", "nosniff")
+	if s.Details != nil && s.Details.RetryAfterSeconds > 0 {
+		h.Set("Retry-After", strconv.Itoa(int(s.Details.RetryAfterSeconds)))
+	}
+	if s.Code == http.StatusUnauthorized {
+		h.Set("WWW-Authenticate", "Bearer") // RFC 9110, 11.6.1
+	}
+	body, err := json.Marshal(s)
+	if err != nil { // cannot be: a Status has only plain fields
+		http.Error(w, "internal error", http.StatusInternalServerError)
+		return
+	}
+	w.WriteHeader(int(s.Code))
+	_, _ = w.Write(append(body, '\n')) // the client may be gone
+}

@@ -1,0 +1,158 @@
+package upstream
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The states of an endpoint.
+const (
+	stateUnknown int32 = iota // not asked yet: taken to be up
+	stateUp                   // answers, but does not say whether it is ready
+	stateReady                // says that it is ready
+	stateDown
+)
+
+// endpoint is one kube-apiserver, or what stands in front of several.
+type endpoint struct {
+	upstream *Upstream
+	url      *url.URL
+	state    atomic.Int32
+	poke     chan struct{} // asks for a probe now
+
+	mu    sync.Mutex
+	alive context.Context // ends when the endpoint goes down
+	end   context.CancelCauseFunc
+	cause error // why it is down
+}
+
+func newEndpoint(u *Upstream, server *url.URL) *endpoint {
+	e := &endpoint{upstream: u, url: server, poke: make(chan struct{}, 1)}
+	e.alive, e.end = context.WithCancelCause(context.Background())
+	return e
+}
+
+// context returns what ends when the endpoint goes down.
+func (e *endpoint) context() context.Context {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.alive
+}
+
+// suspect asks for a probe now.
+func (e *endpoint) suspect() {
+	select {
+	case e.poke <- struct{}{}:
+	default:
+	}
+}
+
+// run probes until ctx ends.
+func (e *endpoint) run(ctx context.Context, rt http.RoundTripper) {
+	ticker := e.upstream.clock.NewTicker(probePeriod)
+	defer ticker.Stop()
+	successes := 0
+	for {
+		state, err := e.probe(ctx, rt)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			successes = 0
+			e.fail(err)
+		case e.state.Load() == stateDown:
+			if successes++; successes >= returnProbes {
+				e.recover(state)
+			}
+		default:
+			e.state.CompareAndSwap(stateUnknown, state)
+			e.state.CompareAndSwap(stateUp, state)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C():
+		case <-e.poke:
+		}
+	}
+}
+
+// probe asks an endpoint whether it is ready (API docs, "Kubernetes API health
+// endpoints"). One that refuses to tell answers at least.
+func (e *endpoint) probe(ctx context.Context, rt http.RoundTripper) (state int32, err error) {
+	timeout := probeTimeout
+	if e.state.Load() == stateDown {
+		timeout = returnTimeout
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer to /readyz within %v", timeout))
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://kube-apiserver/readyz", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection is used again
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil && !FromGateway(resp) {
+		e.upstream.date(date)
+	}
+	switch resp.StatusCode {
+	case http.StatusOK:
+		return stateReady, nil
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusTooManyRequests:
+		return stateUp, nil
+	}
+	return 0, fmt.Errorf("/readyz: %s", resp.Status)
+}
+
+// fail takes the endpoint for down, at once.
+func (e *endpoint) fail(cause error) {
+	e.mu.Lock()
+	e.cause = cause
+	if e.state.Load() == stateDown {
+		e.mu.Unlock()
+		return
+	}
+	e.state.Store(stateDown)
+	end := e.end
+	e.mu.Unlock()
+	end(fmt.Errorf("%w: %s: %w", ErrDown, e.url.Host, cause))
+	e.upstream.stateChanged(e, false, cause)
+}
+
+func (e *endpoint) recover(state int32) {
+	e.mu.Lock()
+	e.alive, e.end = context.WithCancelCause(context.Background())
+	e.cause = nil
+	e.state.Store(state)
+	e.mu.Unlock()
+	e.upstream.stateChanged(e, true, nil)
+}
+
+// watchdog asks for probes while a request waits for its response. stop must
+// be called.
+func (e *endpoint) watchdog() (stop func() bool) {
+	var timer *time.Timer
+	var mu sync.Mutex
+	mu.Lock()
+	defer mu.Unlock()
+	timer = time.AfterFunc(suspectAfter, func() {
+		e.suspect()
+		mu.Lock()
+		defer mu.Unlock()
+		timer.Reset(suspectAfter)
+	})
+	return timer.Stop
+}

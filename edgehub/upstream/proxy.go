@@ -1,0 +1,127 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httputil"
+	"strings"
+	"sync"
+
+	"k8s.io/klog/v2"
+)
+
+// ErrGateway is the error of a request that something in front of
+// kube-apiserver answered in its place.
+var ErrGateway = errors.New("a gateway answered for kube-apiserver")
+
+// Hooks take part in how one request is proxied.
+type Hooks struct {
+	// Response is called with kube-apiserver's response before any of it is
+	// passed on. It may replace the body. An error sends the request to
+	// Failed.
+	Response func(*http.Response) error
+	// Failed answers a request that got no response.
+	Failed func(http.ResponseWriter, *http.Request, error)
+}
+
+type hooksKey struct{}
+
+// WithHooks returns a context for a request that is proxied with hooks.
+func WithHooks(ctx context.Context, hooks *Hooks) context.Context {
+	return context.WithValue(ctx, hooksKey{}, hooks)
+}
+
+// Proxy returns the handler that passes requests to kube-apiserver through rt
+// as they came, less what only concerns the connection (RFC 9110, 7.6.1) or
+// claims to come from a proxy. failed answers those without hooks that got no
+// response.
+func Proxy(rt http.RoundTripper, failed func(http.ResponseWriter, *http.Request, error)) http.Handler {
+	return &httputil.ReverseProxy{
+		Transport:     rt,
+		FlushInterval: -1,
+		BufferPool:    &buffers,
+		ErrorLog:      log.New(klogWriter{}, "", 0),
+		Rewrite: func(r *httputil.ProxyRequest) {
+			// Where it goes is the transport's to say.
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "https", "kube-apiserver", ""
+			if _, ok := r.Out.Header["User-Agent"]; !ok {
+				r.Out.Header.Set("User-Agent", "") // keeps Go's own from being sent
+			}
+		},
+		ModifyResponse: func(resp *http.Response) error {
+			endWatch(resp)
+			if hooks, ok := resp.Request.Context().Value(hooksKey{}).(*Hooks); ok {
+				return hooks.Response(resp)
+			}
+			return nil
+		},
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			if hooks, ok := r.Context().Value(hooksKey{}).(*Hooks); ok {
+				hooks.Failed(w, r, err)
+				return
+			}
+			failed(w, r, err)
+		},
+	}
+}
+
+// FromGateway reports whether a response says that kube-apiserver could not be
+// reached, rather than coming from it: kube-apiserver gives each of its own an
+// Audit-Id.
+func FromGateway(resp *http.Response) bool {
+	switch resp.StatusCode {
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return resp.Header.Get("Audit-Id") == ""
+	}
+	return false
+}
+
+// endWatch lets a watch end as if by its timeout when its endpoint goes down:
+// the client continues it where it was, from the cache. Any other body that
+// breaks off must look broken.
+func endWatch(resp *http.Response) {
+	if b, ok := resp.Body.(*body); ok && resp.StatusCode == http.StatusOK && isWatch(resp.Request) {
+		resp.Body = watchBody{b}
+	}
+}
+
+func isWatch(r *http.Request) bool {
+	return r.Method == http.MethodGet &&
+		(strings.Contains(r.URL.RawQuery, "watch=") || strings.Contains(r.URL.Path, "/watch/"))
+}
+
+type watchBody struct{ *body }
+
+// Read implements io.Reader.
+func (b watchBody) Read(p []byte) (int, error) {
+	n, err := b.body.Read(p)
+	if errors.Is(err, ErrDown) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// bufferSize is that of io.Copy.
+const bufferSize = 32 << 10
+
+type bufferPool struct{ pool sync.Pool }
+
+var buffers = bufferPool{sync.Pool{New: func() any { return new([bufferSize]byte) }}}
+
+// Get implements httputil.BufferPool.
+func (p *bufferPool) Get() []byte { return p.pool.Get().(*[bufferSize]byte)[:] }
+
+// Put implements httputil.BufferPool.
+func (p *bufferPool) Put(b []byte) { p.pool.Put((*[bufferSize]byte)(b)) }
+
+// klogWriter passes on what the reverse proxy has to say.
+type klogWriter struct{}
+
+// Write implements io.Writer.
+func (klogWriter) Write(b []byte) (int, error) {
+	klog.V(2).InfoS("Proxy", "message", strings.TrimSpace(string(b)))
+	return len(b), nil
+}

@@ -1,0 +1,243 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	dialTimeout = 3 * time.Second
+	// receiveBuffer bounds what kube-apiserver may send ahead of a client
+	// that reads slowly, per stream. It costs this much memory, and limits
+	// a stream to this much per round trip.
+	receiveBuffer = 1 << 20
+)
+
+// Transport sends requests to the endpoints that are up. All of them go out
+// with the TLS settings of the Transport, and no other credential than they
+// carry themselves.
+type Transport struct {
+	upstream *Upstream
+	tls      *tls.Config
+
+	mu    sync.Mutex
+	conns map[*endpoint]*connections
+}
+
+// connections to one endpoint.
+type connections struct {
+	shared  *http.Transport // HTTP/2 where the endpoint has it
+	upgrade *http.Transport // HTTP/1.1, for requests that take over their connection
+}
+
+// Transport returns a new Transport. config must not be changed afterwards.
+func (u *Upstream) Transport(config *tls.Config) *Transport {
+	t := &Transport{upstream: u, tls: config, conns: map[*endpoint]*connections{}}
+	u.mu.Lock()
+	u.transports = append(u.transports, t)
+	u.mu.Unlock()
+	return t
+}
+
+func (t *Transport) connections(e *endpoint) *connections {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := t.conns[e]
+	if c == nil {
+		c = &connections{shared: t.newTransport(true), upgrade: t.newTransport(false)}
+		t.conns[e] = c
+	}
+	return c
+}
+
+func (t *Transport) newTransport(http2 bool) *http.Transport {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(http2)
+	config := t.tls.Clone()
+	config.NextProtos = nil // http.Transport fills them in from Protocols
+	return &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:     config,
+		TLSHandshakeTimeout: dialTimeout,
+		Protocols:           protocols,
+		HTTP2:               &http.HTTP2Config{MaxReceiveBufferPerStream: receiveBuffer, MaxReceiveBufferPerConnection: 4 * receiveBuffer},
+		MaxIdleConnsPerHost: 64,
+		IdleConnTimeout:     90 * time.Second,
+		// Bodies pass as they are, compressed or not.
+		DisableCompression: true,
+	}
+}
+
+// forget leaves connections to an endpoint that went down behind: they may
+// hang for minutes after it has returned.
+func (t *Transport) forget(e *endpoint) {
+	t.mu.Lock()
+	c := t.conns[e]
+	delete(t.conns, e)
+	t.mu.Unlock()
+	if c != nil {
+		c.shared.CloseIdleConnections()
+		c.upgrade.CloseIdleConnections()
+	}
+}
+
+// RoundTrip implements http.RoundTripper. Only path and query of the request's
+// URL are used. A request that no endpoint has seen is sent to the next one.
+func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	var body *unread
+	if req.Body != nil && req.Body != http.NoBody {
+		body = &unread{ReadCloser: req.Body}
+		req = req.Clone(req.Context())
+		req.Body = body
+	}
+	err := ErrDown
+	for _, e := range t.upstream.candidates() {
+		var resp *http.Response
+		resp, err = t.try(e, req)
+		if err == nil {
+			return resp, nil
+		}
+		if req.Context().Err() != nil {
+			break
+		}
+		refused := isDialError(err)
+		if refused {
+			e.fail(err)
+		} else {
+			e.suspect()
+		}
+		if body != nil && body.touched || !refused && req.Method != http.MethodGet && req.Method != http.MethodHead {
+			break
+		}
+	}
+	return nil, err
+}
+
+// unread is a request body that can be sent again as long as nothing of it was
+// read. Closing it is left to the server that received it.
+type unread struct {
+	io.ReadCloser
+	touched bool
+}
+
+func (u *unread) Read(b []byte) (int, error) {
+	u.touched = true
+	return u.ReadCloser.Read(b)
+}
+
+func (u *unread) Close() error { return nil }
+
+func isDialError(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// try sends a request to one endpoint. The request ends when the endpoint goes
+// down, even in the middle of its response.
+func (t *Transport) try(e *endpoint, req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	alive := e.context()
+	release := context.AfterFunc(alive, func() { cancel(context.Cause(alive)) })
+	out := req.WithContext(ctx)
+	out.URL = resolve(e.url, req.URL)
+	out.Host = ""
+	c := t.connections(e)
+	rt := c.shared
+	if out.Header.Get("Upgrade") != "" {
+		rt = c.upgrade
+	}
+	stop := e.watchdog()
+	resp, err := rt.RoundTrip(out)
+	stop()
+	if err != nil {
+		release()
+		if cause := context.Cause(ctx); cause != nil && req.Context().Err() == nil {
+			err = cause
+		}
+		cancel(err)
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		// The connection belongs to the client now, and lasts as long as
+		// the request's own context.
+		release()
+		return resp, nil
+	}
+	resp.Body = &body{ReadCloser: resp.Body, request: req.Context(), ctx: ctx, done: func() {
+		release()
+		cancel(io.EOF)
+	}}
+	return resp, nil
+}
+
+// body is a response body that ends its request's context with itself.
+type body struct {
+	io.ReadCloser
+	request context.Context
+	ctx     context.Context
+	done    func()
+}
+
+// Read implements io.Reader. A body that breaks off because its endpoint went
+// down has ErrDown in its error.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF && b.request.Err() == nil {
+		if cause := context.Cause(b.ctx); cause != nil {
+			err = fmt.Errorf("%w: %w", err, cause)
+		}
+	}
+	return n, err
+}
+
+func (b *body) Close() error {
+	err := b.ReadCloser.Close()
+	b.done()
+	return err
+}
+
+// resolve puts the path and query of a request behind a server's base URL.
+func resolve(server, request *url.URL) *url.URL {
+	u := *request
+	u.Scheme, u.Host, u.User = server.Scheme, server.Host, nil
+	if base := strings.TrimSuffix(server.Path, "/"); base != "" {
+		u.Path = base + request.Path
+		if request.RawPath != "" {
+			u.RawPath = strings.TrimSuffix(server.EscapedPath(), "/") + request.RawPath
+		}
+	}
+	return &u
+}
+
+// only is the Transport to one endpoint, up or down.
+func (t *Transport) only(e *endpoint) http.RoundTripper { return oneEndpoint{t, e} }
+
+type oneEndpoint struct {
+	transport *Transport
+	endpoint  *endpoint
+}
+
+// RoundTrip implements http.RoundTripper.
+func (o oneEndpoint) RoundTrip(req *http.Request) (*http.Response, error) {
+	out := req.WithContext(req.Context())
+	out.URL = resolve(o.endpoint.url, req.URL)
+	out.Host = ""
+	down := o.endpoint.state.Load() == stateDown
+	resp, err := o.transport.connections(o.endpoint).shared.RoundTrip(out)
+	if err != nil && down {
+		// An endpoint that comes back is to be reached by a connection
+		// that was made after it did.
+		o.transport.forget(o.endpoint)
+	}
+	return resp, err
+}

@@ -1,0 +1,290 @@
+// Package hub runs the real edge-hub in front of a test's control plane, on
+// loopback.
+package hub
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/edgehub-io/edge-hub/test/cluster"
+	"github.com/edgehub-io/edge-hub/test/process"
+)
+
+// NodeName is the Node that a hub says it runs on.
+const NodeName = "edge-1"
+
+// User is whose certificate the hub reads its configuration with.
+const User = "edgehub:edge-1"
+
+// Hub is an edge-hub that can be stopped and started again with what it has on
+// disk.
+type Hub struct {
+	Dir    string // holds everything the hub writes
+	Listen string // HOST:PORT of the endpoint
+	Admin  string // HOST:PORT of health and metrics
+	CAFile string
+
+	binary string
+	args   []string // without the addresses
+
+	mu      sync.Mutex
+	process *process.Process
+	output  *process.Output
+}
+
+var build struct {
+	sync.Mutex
+	path string
+	err  error
+}
+
+// binary builds edge-hub once for a test program, with the race detector if the
+// tests have it.
+func binary() (string, error) {
+	build.Lock()
+	defer build.Unlock()
+	if build.path != "" || build.err != nil {
+		return build.path, build.err
+	}
+	dir, err := os.MkdirTemp("", "edge-hub-binary-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "edge-hub")
+	args := []string{"build", "-o", path}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(args, "github.com/edgehub-io/edge-hub/edgehub/cmd/edge-hub")...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		build.err = fmt.Errorf("build edge-hub: %w\n%s", err, out)
+		return "", build.err
+	}
+	build.path = path
+	return path, nil
+}
+
+// Cleanup removes the binary. Call it at the end of TestMain.
+func Cleanup() {
+	build.Lock()
+	defer build.Unlock()
+	if build.path != "" {
+		_ = os.RemoveAll(filepath.Dir(build.path))
+	}
+}
+
+// StartT starts a hub that ends with the test. extra are further flags.
+func StartT(t testing.TB, c *cluster.Cluster, extra ...string) *Hub {
+	t.Helper()
+	h, err := New(c, t.TempDir(), extra...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Stop(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("edge-hub:\n%s", process.Tail(h.Log(), 60))
+		}
+		if strings.Contains(h.Log(), "DATA RACE") {
+			t.Errorf("edge-hub has a data race:\n%s", process.Tail(h.Log(), 200))
+		}
+	})
+	if err := h.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// New prepares a hub in front of a cluster. extra are further flags.
+func New(c *cluster.Cluster, dir string, extra ...string) (*Hub, error) {
+	path, err := binary()
+	if err != nil {
+		return nil, err
+	}
+	h := &Hub{Dir: dir, CAFile: c.CAFile(), binary: path, output: &process.Output{}}
+	kubeconfig, err := c.KubeconfigFor(User, "edgehub:hubs")
+	if err != nil {
+		return nil, err
+	}
+	certFile, keyFile, err := c.IssueServingCert(dir, "127.0.0.1", "169.254.2.1", "localhost", "kubernetes.default.svc")
+	if err != nil {
+		return nil, err
+	}
+	h.args = append([]string{
+		"run",
+		"--kubeconfig=" + kubeconfig,
+		"--server=" + c.URL(),
+		"--certificate-authority=" + c.CAFile(),
+		"--tls-cert-file=" + certFile,
+		"--tls-private-key-file=" + keyFile,
+		"--client-ca-file=" + c.ClientCAFile(),
+		"--node-name=" + NodeName,
+		"--cache-dir=" + h.CacheDir(),
+		"--state-dir=" + filepath.Join(dir, "state"),
+		"-v=3",
+	}, extra...)
+	return h, nil
+}
+
+// URL is the hub's endpoint.
+func (h *Hub) URL() string { return "https://" + h.Listen }
+
+// CacheDir is the hub's --cache-dir.
+func (h *Hub) CacheDir() string { return filepath.Join(h.Dir, "cache") }
+
+// Start starts the hub and waits until it serves. Its first start chooses the
+// addresses that later ones keep.
+func (h *Hub) Start(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	if h.Listen != "" {
+		return h.start(ctx)
+	}
+	for {
+		for _, address := range []*string{&h.Listen, &h.Admin} {
+			port, err := cluster.FreePort()
+			if err != nil {
+				return err
+			}
+			*address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		}
+		from := h.output.Len()
+		err := h.start(ctx)
+		// Somebody else may have taken a port that was free.
+		if err == nil || ctx.Err() != nil || !strings.Contains(h.Log()[from:], "address already in use") {
+			return err
+		}
+	}
+}
+
+func (h *Hub) start(ctx context.Context) error {
+	cmd := exec.Command(h.binary, append(h.args[:len(h.args):len(h.args)], "--listen="+h.Listen, "--admin-listen="+h.Admin)...)
+	cmd.Stdout, cmd.Stderr = h.output, h.output
+	p, err := process.Start(cmd)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	h.process = p
+	h.mu.Unlock()
+	for {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", h.Admin)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-p.Done():
+			return fmt.Errorf("edge-hub ended:\n%s", process.Tail(h.Log(), 20))
+		case <-ctx.Done():
+			return fmt.Errorf("edge-hub does not serve: %w\n%s", err, process.Tail(h.Log(), 20))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func (h *Hub) running() *process.Process {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.process
+}
+
+// Kill ends the hub as a crash would.
+func (h *Hub) Kill() error { return h.running().Kill() }
+
+// Stop ends the hub as its node's shutdown would.
+func (h *Hub) Stop() error {
+	if p := h.running(); p != nil && p.Running() {
+		return p.Stop(15 * time.Second)
+	}
+	return nil
+}
+
+// PID is the hub's process id.
+func (h *Hub) PID() int { return h.running().PID() }
+
+// Log is what the hub has logged, over all its starts.
+func (h *Hub) Log() string { return h.output.String() }
+
+// Client trusts the hub and the control plane. It opens a connection of its own
+// for each request.
+func (h *Hub) Client() *http.Client {
+	pem, err := os.ReadFile(h.CAFile)
+	if err != nil {
+		panic(err) // the cluster wrote it
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	return &http.Client{
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true, ForceAttemptHTTP2: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		},
+	}
+}
+
+// Request is a request by curl, so to speak.
+type Request struct {
+	Method    string // GET if empty
+	Path      string
+	Token     string // none if empty
+	UserAgent string
+	Accept    string
+	Body      string
+	Header    http.Header
+}
+
+// Response is what came back.
+type Response struct {
+	Code   int
+	Header http.Header
+	Body   []byte
+}
+
+// Do sends a request to a server and reads the whole response.
+func Do(ctx context.Context, client *http.Client, server string, r Request) (*Response, error) {
+	resp, err := Open(ctx, client, server, r)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return &Response{resp.StatusCode, resp.Header, b}, err
+}
+
+// Open sends a request and leaves the response's body to be read.
+func Open(ctx context.Context, client *http.Client, server string, r Request) (*http.Response, error) {
+	if r.Method == "" {
+		r.Method = http.MethodGet
+	}
+	req, err := http.NewRequestWithContext(ctx, r.Method, server+r.Path, bytes.NewBufferString(r.Body))
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range r.Header {
+		req.Header[name] = values
+	}
+	req.Header.Set("User-Agent", r.UserAgent)
+	if r.Accept != "" {
+		req.Header.Set("Accept", r.Accept)
+	}
+	if r.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+r.Token)
+	}
+	return client.Do(req)
+}
