@@ -27,6 +27,7 @@ help: ## Show this help
 ##@ Use
 .PHONY: demo
 demo: build controlplane ## Tell the whole story on this machine: cache, lose the cloud, restart, return
+	@CGO_ENABLED=0 go build -o $(BIN)/edge-app ./test/apps/edge-app
 	@go run ./test/demo --bin $(BIN)
 
 .PHONY: build

@@ -49,7 +49,7 @@ func (s *Store) Record(q Query, resp *http.Response) io.ReadCloser {
 	if q.Verb == Watch || q.Continue != "" {
 		r.earlier = v.lists.present()
 	}
-	if q.Verb == List || q.SendInitialEvents {
+	if q.Verb != Watch || q.SendInitialEvents {
 		r.done = v.lists.begin()
 	}
 	p := newPipe(&s.budget)

@@ -1,0 +1,331 @@
+package cache
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/iotest"
+)
+
+const (
+	inA       = "/api/v1/namespaces/a/configmaps"
+	everywhere = "/api/v1/configmaps"
+	follow    = "?watch=true&allowWatchBookmarks=true&resourceVersion="
+)
+
+func TestAListAndItsWatchAreOneView(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3), object("a", "y", 7)))
+	f.expect(inA, "x@3 y@7 rv=10")
+	s := f.stream(f.query(inA + follow + "10"))
+	s.send(eventOf("MODIFIED", object("a", "x", 11)), eventOf("ADDED", object("a", "b", 12)),
+		eventOf("DELETED", object("a", "y", 13)), bookmarkOf(20, false))
+	s.end()
+	want := "b@12 x@11 rv=20"
+	f.expect(inA, want)
+	f.restart()
+	f.expect(inA, want)
+}
+
+func TestAGapNeverExtendsAView(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	s := f.stream(f.query(inA + follow + "15")) // 11 to 15 were not seen
+	s.send(eventOf("MODIFIED", object("a", "x", 16)))
+	s.end()
+	f.expect(inA, "x@3 rv=10")
+
+	// Nor does an event behind one that was missed, once a list is back.
+	s = f.stream(f.query(inA + follow + "15"))
+	s.send(eventOf("MODIFIED", object("a", "x", 16)))
+	f.record(f.query(inA), listOf(15, object("a", "x", 3)))
+	s.send(eventOf("MODIFIED", object("a", "x", 17)))
+	s.end()
+	// Whether 16 was processed before the list or after it, 17 is not there
+	// without it.
+	_, body := f.ask(f.query(inA + follow + "15"))
+	if events := strings.Count(body, `"type"`); events == 1 {
+		t.Errorf("event 17 without 16: %s", body)
+	}
+}
+
+func TestSeveralPodsMayStreamTheSameView(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	first, second := f.stream(f.query(inA+follow+"10")), f.stream(f.query(inA+follow+"10"))
+	first.send(eventOf("MODIFIED", object("a", "x", 11)), eventOf("MODIFIED", object("a", "x", 12)))
+	second.send(eventOf("MODIFIED", object("a", "x", 11)), eventOf("MODIFIED", object("a", "x", 12)), eventOf("ADDED", object("a", "y", 13)))
+	first.in.Close()
+	second.end()
+	f.expect(inA, "x@12 y@13 rv=13")
+	if _, body := f.ask(f.query(inA + follow + "10")); strings.Count(body, `"type"`) != 3 {
+		t.Errorf("replay is %s, want 3 events", body)
+	}
+}
+
+func TestAnIncompleteListIsNeverServedAsACompleteOne(t *testing.T) {
+	whole := listOf(20, object("a", "x", 11), object("a", "y", 12))
+	broken := errors.New("connection reset")
+	cases := map[string]io.Reader{
+		"cut":               io.MultiReader(strings.NewReader(whole[:len(whole)-5]), iotest.ErrReader(broken)),
+		"cut at an object":  io.MultiReader(strings.NewReader(whole[:strings.Index(whole, `},{`)+1]), iotest.ErrReader(io.ErrUnexpectedEOF)),
+		"ended too early":   strings.NewReader(whole[:len(whole)-3]),
+		"malformed":         strings.NewReader(strings.Replace(whole, `"y"`, `"y`, 1)),
+		"something behind":  strings.NewReader(whole + whole),
+		"not a list":        strings.NewReader(`{"kind":"Status","apiVersion":"v1"}`),
+		"a table":           strings.NewReader(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"20"},"columnDefinitions":[],"rows":[]}`),
+		"closed by nobody":  iotest.ErrReader(broken),
+		"broken off at end": io.MultiReader(strings.NewReader(whole), iotest.ErrReader(broken)),
+	}
+	for name, body := range cases {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+			rc := f.Record(f.query(inA), answerOf(http.StatusOK, body))
+			_, _ = io.Copy(io.Discard, rc)
+			rc.Close()
+			f.recordings.Wait()
+			f.expect(inA, "x@3 rv=10")
+			f.restart()
+			f.expect(inA, "x@3 rv=10")
+		})
+	}
+	t.Run("closed by the client", func(t *testing.T) {
+		f := newFixture(t)
+		f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+		rc := f.Record(f.query(inA), answerOf(http.StatusOK, strings.NewReader(whole)))
+		_, _ = io.CopyN(io.Discard, rc, int64(len(whole)-2))
+		rc.Close()
+		f.recordings.Wait()
+		f.expect(inA, "x@3 rv=10")
+	})
+}
+
+func TestPagesBecomeOneList(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA+"?limit=1"), pageOf(10, "t1", object("a", "x", 3)))
+	f.expect(inA, "503")
+	f.record(f.query(inA+"?limit=1&continue=t1"), pageOf(10, "t2", object("a", "y", 4)))
+	f.record(f.query(inA+"?limit=1&continue=t2"), pageOf(10, "", object("a", "z", 5)))
+	f.expect(inA, "x@3 y@4 z@5 rv=10")
+}
+
+func TestTwoClientsPagingAtOnceDoNotMix(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA+"?limit=1"), pageOf(10, "a1", object("a", "x", 3)))
+	f.record(f.query(inA+"?limit=1"), pageOf(20, "b1", object("a", "x", 13)))
+	f.record(f.query(inA+"?limit=1&continue=b1"), pageOf(20, "", object("a", "y", 14)))
+	f.expect(inA, "x@13 y@14 rv=20")
+	f.record(f.query(inA+"?limit=1&continue=a1"), pageOf(10, "", object("a", "y", 4)))
+	f.expect(inA, "x@13 y@14 rv=20")
+
+	// An expired token goes on with another state.
+	f.record(f.query(inA+"?limit=1"), pageOf(30, "c1", object("a", "x", 23)))
+	f.record(f.query(inA+"?limit=1&continue=c1"), pageOf(40, "", object("a", "y", 34)))
+	f.expect(inA, "x@13 y@14 rv=20")
+}
+
+func TestWatchListBecomesAViewWithItsLastInitialEvent(t *testing.T) {
+	f := newFixture(t)
+	q := f.query(inA + "?watch=true&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan")
+	s := f.stream(q)
+	s.send(eventOf("ADDED", object("a", "x", 3)), eventOf("ADDED", object("a", "y", 4)))
+	s.send(bookmarkOf(10, true), eventOf("DELETED", object("a", "x", 11)))
+	s.end()
+	f.expect(inA, "y@4 rv=11")
+
+	// One that ends before changes nothing; the next prunes what is gone.
+	s = f.stream(q)
+	s.send(eventOf("ADDED", object("a", "z", 3)))
+	s.end()
+	f.expect(inA, "y@4 rv=11")
+	s = f.stream(q)
+	s.send(eventOf("ADDED", object("a", "z", 12)), bookmarkOf(20, true))
+	s.end()
+	f.expect(inA, "z@12 rv=20")
+}
+
+func TestAListThatIsBehindTheViewChangesNothing(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	s := f.stream(f.query(inA + follow + "10"))
+	s.send(eventOf("MODIFIED", object("a", "x", 15)))
+	s.end()
+	f.record(f.query(inA+"?resourceVersion=0"), listOf(12, object("a", "x", 3)))
+	f.expect(inA, "x@15 rv=15")
+
+	// But a cluster that was restored from a backup is believed.
+	f.record(f.query(inA), listOf(5, object("a", "x", 3)))
+	f.expect(inA, "x@3 rv=5")
+}
+
+func TestRefusalWithdrawsWhatItRefuses(t *testing.T) {
+	one := inA + "/x"
+	whole := `{"kind":"ConfigMap","apiVersion":"v1",` + object("a", "x", 3)[1:]
+	for name, c := range map[string]struct {
+		path string
+		code int
+		want map[string]int
+	}{
+		"list forbidden":   {inA, 403, map[string]int{inA: 503, one: 200}},
+		"get forbidden":    {one, 403, map[string]int{inA: 200, one: 200}},
+		"object gone":      {one, 404, map[string]int{inA: 200, one: 200}},
+		"server error":     {inA, 500, map[string]int{inA: 200, one: 200}},
+		"list unavailable": {inA, 503, map[string]int{inA: 200, one: 200}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+			f.record(f.query(one), whole)
+			f.refuse(f.query(c.path), c.code)
+			for range 2 {
+				for path, want := range c.want {
+					if code, body := f.ask(f.query(path)); code != want {
+						t.Errorf("%s is %d %s, want %d", path, code, body, want)
+					}
+				}
+				f.restart()
+			}
+		})
+	}
+	f := newFixture(t)
+	f.record(f.query(one), whole)
+	f.refuse(f.query(one), 404)
+	if code, _ := f.ask(f.query(one)); code != 503 {
+		t.Errorf("a removed object is answered with %d", code)
+	}
+}
+
+func TestIdentitySelectsData(t *testing.T) {
+	f := newFixture(t, "app", "other-app")
+	f.record(f.query(inA), listOf(10, object("a", "secret", 3)))
+	for _, q := range []Query{
+		f.queryAs("app", "you", inA, ""), f.queryAs("app", "me2", inA, ""), f.queryAs("app", "m", inA, ""),
+		f.queryAs("app", "you", everywhere, ""), f.queryAs("other-app", "me", inA, ""), f.queryAs("app", "ME", inA, ""),
+		f.queryAs("app", "../app/me", inA, ""), f.queryAs("app", "me/", inA, ""),
+	} {
+		if code, body := f.ask(q); code != 503 || strings.Contains(body, "secret") {
+			t.Errorf("%+v gets %d %s", q.Key, code, body)
+		}
+	}
+	if !f.Knows("app", "me") || f.Knows("app", "you") || f.Knows("other-app", "me") {
+		t.Error("Knows confuses identities")
+	}
+}
+
+func TestRemovedAgentIsNeitherServedNorKept(t *testing.T) {
+	f := newFixture(t, "app", "stays")
+	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	f.record(f.queryAs("stays", "me", inA, ""), listOf(10, object("a", "x", 3)))
+	watch := f.stream(f.query(inA + follow + "10"))
+	f.setAgents("stays")
+	f.expect(inA, "503")
+	watch.send(eventOf("MODIFIED", object("a", "x", 11)))
+	watch.end()
+	f.record(f.query(inA), listOf(12, object("a", "x", 12)))
+	if entries, err := f.journal.ReadDir("."); err != nil || len(entries) != 1 || entries[0].Name() != "stays" {
+		t.Errorf("cache directory holds %v, %v", entries, err)
+	}
+	f.setAgents("app", "stays")
+	f.expect(inA, "503")
+	f.record(f.query(inA), listOf(20, object("a", "x", 13)))
+	f.expect(inA, "x@13 rv=20")
+}
+
+func TestBroaderViewAnswersANarrowerQuestion(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(everywhere), listOf(10, object("a", "x", 3, "tier", "front"), object("a", "y", 4), object("a-b", "z", 5, "tier", "front")))
+	f.expect(inA, "x@3 y@4 rv=10")
+	f.expect(everywhere+"?labelSelector=tier=front", "z@5 x@3 rv=10") // as their keys in etcd
+	f.expect(inA+"?labelSelector=tier=front", "x@3 rv=10")
+	f.expect(inA+"?labelSelector=!tier&fieldSelector=metadata.name=y", "y@4 rv=10")
+	f.expect(inA+"?fieldSelector=metadata.name!=y", "x@3 rv=10")
+	f.expect("/api/v1/namespaces/none/configmaps", "rv=10")
+	f.expect(inA+"?fieldSelector=spec.nodeName=n", "400")
+
+	// An object comes into a selection, changes in it, and leaves it.
+	s := f.stream(f.query(everywhere + follow + "10"))
+	s.send(eventOf("MODIFIED", object("a", "y", 11, "tier", "front")), eventOf("MODIFIED", object("a", "y", 12, "tier", "front")),
+		eventOf("MODIFIED", object("a", "y", 13)), eventOf("ADDED", object("b", "q", 14, "tier", "front")), eventOf("DELETED", object("a", "x", 15, "tier", "front")))
+	s.end()
+	_, body := f.ask(f.query(inA + follow + "10&labelSelector=tier=front"))
+	var types []string
+	for line := range strings.Lines(body) {
+		types = append(types, line[len(`{"type":"`):len(`{"type":"`)+5])
+	}
+	if got := strings.Join(types, " "); got != "ADDED MODIF DELET DELET" {
+		t.Errorf("events in the selection: %s\n%s", got, body)
+	}
+}
+
+func TestGetIsAnsweredByTheNewestThatIsKnown(t *testing.T) {
+	f := newFixture(t)
+	get := func(name string) (int, string) { return f.ask(f.query(inA + "/" + name)) }
+	f.record(f.query(inA+"/x"), `{"kind":"ConfigMap","apiVersion":"v1",`+object("a", "x", 3)[1:])
+	if code, body := get("x"); code != 200 || !strings.HasPrefix(body, `{"kind":"ConfigMap","apiVersion":"v1",`) {
+		t.Errorf("get is %d %s", code, body)
+	}
+	f.record(f.query(inA), listOf(10, object("a", "x", 7)))
+	if _, body := get("x"); !strings.Contains(body, `"at":"7"`) || !strings.HasPrefix(body, `{"kind":"ConfigMap","apiVersion":"v1",`) {
+		t.Errorf("get is %s, want the list's newer state", body)
+	}
+	if code, _ := get("y"); code != 404 {
+		t.Errorf("absent object is %d, a complete list proves absence", code)
+	}
+	f.record(f.query(inA), listOf(20))
+	if code, _ := get("x"); code != 404 {
+		t.Errorf("deleted object is %d", code)
+	}
+}
+
+func TestWatchFromTooLongAgoIsExpired(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	code, body := f.ask(f.query(inA + follow + "9"))
+	if code != 200 || !strings.Contains(body, `"type":"ERROR"`) || !strings.Contains(body, `"reason":"Expired"`) {
+		t.Errorf("%d %s", code, body)
+	}
+	if code, message := f.ask(f.query(inA + "?resourceVersion=11")); code != 504 || !strings.Contains(message, "Too large resource version: 11, current: 10") {
+		t.Errorf("%d %s", code, message)
+	}
+}
+
+func TestCompactionKeepsTheState(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3), object("a", "y", 4)))
+	s := f.stream(f.query(inA + follow + "10"))
+	s.send(eventOf("MODIFIED", object("a", "x", 11)), eventOf("DELETED", object("a", "y", 12)))
+	s.end()
+	v := f.view(f.query(inA).Key)
+	v.mu.Lock()
+	err := f.rewrite(v)
+	v.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.expect(inA, "x@11 rv=12")
+	s = f.stream(f.query(inA + follow + "12"))
+	s.send(eventOf("MODIFIED", object("a", "x", 13)))
+	s.end()
+	f.expect(inA, "x@13 rv=13")
+	f.restart()
+	f.expect(inA, "x@13 rv=13")
+	if _, body := f.ask(f.query(inA + follow + "10")); !strings.Contains(body, "410") {
+		t.Errorf("watch from before the compaction: %s", body)
+	}
+}
+
+func TestDocumentIsServedAsItWas(t *testing.T) {
+	f := newFixture(t)
+	body := `{"kind":"APIGroupList","apiVersion":"v1","groups":[` + strings.Repeat(`{"name":"x"},`, 10000) + `{"name":"y"}]}`
+	f.record(f.queryAs("app", "me", "/apis", "application/json"), body)
+	f.restart()
+	if code, got := f.ask(f.queryAs("app", "me", "/apis", "application/json")); code != 200 || got != body {
+		t.Errorf("%d, %d bytes, want %d", code, len(got), len(body))
+	}
+	if code, _ := f.ask(f.queryAs("app", "me", "/apis", "application/yaml")); code != 503 {
+		t.Errorf("another media type is %d", code)
+	}
+}
