@@ -133,11 +133,12 @@ type record struct {
 // which it writes them; the journal vouches for the bytes.
 func parseRecord(body []byte) (rec record, err error) {
 	rec.body = body
-	rest, ok := body, true
-	if rec.typ, rest, ok = member(rest, `"t":`); !ok {
+	typ, rest, ok := member(body, `"t":`)
+	if !ok {
 		return rec, fmt.Errorf("record without type: %w", journal.ErrCorrupt)
 	}
-	switch string(rec.typ) {
+	rec.typ = typ
+	switch string(typ) {
 	case recordView, recordEnd:
 		return rec, nil
 	}

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	inA       = "/api/v1/namespaces/a/configmaps"
+	inA        = "/api/v1/namespaces/a/configmaps"
 	everywhere = "/api/v1/configmaps"
-	follow    = "?watch=true&allowWatchBookmarks=true&resourceVersion="
+	follow     = "?watch=true&allowWatchBookmarks=true&resourceVersion="
 )
 
 func TestAListAndItsWatchAreOneView(t *testing.T) {

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -40,12 +39,11 @@ type lastGood struct {
 type Source struct {
 	state *os.Root
 
-	mu       sync.Mutex
-	current  hubconfig.Config
-	version  string // the ConfigMap's resourceVersion
-	known    bool   // current came from the cloud or the disk
-	problem  error  // why the ConfigMap's present content is not current
-	accepted time.Time
+	mu      sync.Mutex
+	current hubconfig.Config
+	version string // the ConfigMap's resourceVersion
+	known   bool   // current came from the cloud or the disk
+	problem error  // why the ConfigMap's present content is not current
 
 	invalid prometheus.Gauge
 	applied prometheus.Gauge

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/klog/v2"
 )
 
@@ -89,8 +90,8 @@ func endWatch(resp *http.Response) {
 }
 
 func isWatch(r *http.Request) bool {
-	return r.Method == http.MethodGet &&
-		(strings.Contains(r.URL.RawQuery, "watch=") || strings.Contains(r.URL.Path, "/watch/"))
+	info, ok := request.RequestInfoFrom(r.Context())
+	return ok && info.IsResourceRequest && info.Verb == "watch"
 }
 
 type watchBody struct{ *body }

@@ -213,9 +213,10 @@ func (u *Upstream) Suspect() {
 }
 
 // WasSent reports whether a request that failed with err may have reached
-// kube-apiserver.
+// kube-apiserver. ErrDown itself is that of a request that was not tried; one
+// that was under way wraps it.
 func WasSent(err error) bool {
-	return err != ErrDown && !isDialError(err) //nolint:errorlint // a wrapped ErrDown ended a request under way
+	return err != ErrDown && !isDialError(err)
 }
 
 // WhileUp runs f with a context that ends when no endpoint answers any more.

@@ -1,0 +1,76 @@
+package cache
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestPipeKeepsOrder(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	want := make([]byte, 3<<20)
+	for i := range want {
+		want[i] = byte(random.Uint32())
+	}
+	b := &budget{left: pipesLimit}
+	p := newPipe(b)
+	go func() {
+		rest := want
+		for len(rest) > 0 {
+			n := min(len(rest), 1+random.IntN(40<<10))
+			p.write(rest[:n])
+			rest = rest[n:]
+		}
+		p.close(io.EOF)
+	}()
+	got, err := io.ReadAll(p)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if b.left != pipesLimit {
+		t.Errorf("%d bytes of the budget are lost", pipesLimit-b.left)
+	}
+}
+
+// TestCachingNeverBlocksTheLivePath: a reader that stands still costs a response
+// its patience once, and others nothing.
+func TestCachingNeverBlocksTheLivePath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &budget{left: pipesLimit}
+		data := make([]byte, 4<<20)
+		write := func(p *pipe) time.Duration {
+			start := time.Now()
+			for rest := data; len(rest) > 0; rest = rest[32<<10:] {
+				p.write(rest[:32<<10])
+			}
+			p.close(io.EOF)
+			return time.Since(start)
+		}
+		first, second := newPipe(b), newPipe(b)
+		if took := write(first); took > patience {
+			t.Errorf("the first response was delayed by %v", took)
+		}
+		if took := write(second); took != 0 {
+			t.Errorf("the second response was delayed by %v", took)
+		}
+		for _, p := range []*pipe{first, second} {
+			if _, err := io.ReadAll(p); !errors.Is(err, errOverflow) {
+				t.Errorf("the reader is told %v", err)
+			}
+			p.abandon()
+		}
+		if b.left != pipesLimit {
+			t.Errorf("%d bytes of the budget are lost", pipesLimit-b.left)
+		}
+		time.Sleep(impatience)
+		third := newPipe(b)
+		go func() { _, _ = io.Copy(io.Discard, third) }()
+		if took := write(third); took != 0 {
+			t.Errorf("with a reader, the third was delayed by %v", took)
+		}
+	})
+}

@@ -1,0 +1,271 @@
+package upstream
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"k8s.io/apiserver/pkg/endpoints/request"
+)
+
+// fakeServer stands in for kube-apiserver where a fault is needed that the real
+// one can't be made to have.
+type fakeServer struct {
+	*httptest.Server
+	frozen  atomic.Bool
+	thaw    chan struct{}
+	readyz  atomic.Int32 // status code, 200 if zero
+	answers atomic.Int32
+	handle  atomic.Pointer[http.HandlerFunc]
+}
+
+func newServer(t *testing.T) *fakeServer {
+	t.Helper()
+	s := &fakeServer{thaw: make(chan struct{})}
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.frozen.Load() {
+			select {
+			case <-s.thaw:
+			case <-r.Context().Done():
+			}
+			return
+		}
+		w.Header().Set("Audit-Id", "1")
+		if r.URL.Path == "/readyz" {
+			if code := s.readyz.Load(); code != 0 {
+				w.WriteHeader(int(code))
+			}
+			return
+		}
+		s.answers.Add(1)
+		if h := s.handle.Load(); h != nil {
+			(*h)(w, r)
+			return
+		}
+		b, _ := io.ReadAll(r.Body)
+		_, _ = io.WriteString(w, s.URL+" "+string(b))
+	}))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(func() {
+		close(s.thaw)
+		s.CloseClientConnections()
+		s.Close()
+	})
+	return s
+}
+
+func (s *fakeServer) serve(h http.HandlerFunc) { s.handle.Store(&h) }
+
+func newUpstream(t *testing.T, servers ...*fakeServer) (*Upstream, *Transport) {
+	t.Helper()
+	pool := x509.NewCertPool()
+	var urls []*url.URL
+	for _, s := range servers {
+		u, err := url.Parse(s.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		urls = append(urls, u)
+		pool.AddCert(s.Certificate())
+	}
+	u := New(Options{Servers: urls})
+	rt := u.Transport(&tls.Config{RootCAs: pool, ServerName: "example.com"})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		u.Run(ctx, rt, func(rt http.RoundTripper) http.RoundTripper { return rt })
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return u, rt
+}
+
+func send(t *testing.T, rt http.RoundTripper, method, body string) (string, error) {
+	t.Helper()
+	var reader io.Reader
+	if body != "" {
+		reader = io.NopCloser(strings.NewReader(body)) // of a type that http can't rewind
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, "https://kube-apiserver/api", reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return string(b), err
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatal("never: " + what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestRefusedConnectionIsDownAtOnce(t *testing.T) {
+	s := newServer(t)
+	u, rt := newUpstream(t, s)
+	if _, err := send(t, rt, http.MethodGet, ""); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "ready", u.Ready)
+	s.CloseClientConnections()
+	s.Listener.Close()
+	_, err := send(t, rt, http.MethodPost, "x")
+	if err == nil {
+		t.Fatal("a refused connection gave an answer")
+	}
+	eventually(t, "down", func() bool { return !u.Up() })
+	if _, err := send(t, rt, http.MethodPost, "x"); err != ErrDown || WasSent(err) {
+		t.Errorf("a request to no endpoint: %v, sent %v", err, WasSent(err))
+	}
+	if u.Ready() || u.Status()[0].Error == "" || u.Failovers() != 1 {
+		t.Errorf("status %+v, failovers %d", u.Status(), u.Failovers())
+	}
+}
+
+func TestFrozenServerEndsRequestsUnderWay(t *testing.T) {
+	s := newServer(t)
+	u, rt := newUpstream(t, s)
+	eventually(t, "ready", u.Ready)
+	s.frozen.Store(true)
+	start := time.Now()
+	_, err := send(t, rt, http.MethodPost, "x")
+	if !errors.Is(err, ErrDown) || !WasSent(err) {
+		t.Errorf("%v, sent %v", err, WasSent(err))
+	}
+	t.Logf("a silent server is given up after %v", time.Since(start))
+	if u.Up() {
+		t.Error("still up")
+	}
+	s.frozen.Store(false)
+	if err := u.AwaitUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := send(t, rt, http.MethodPost, "x"); err != nil || got != s.URL+" x" {
+		t.Errorf("after the return: %q, %v", got, err)
+	}
+}
+
+func TestUnreadyServerIsDownAndRefusingOneIsUp(t *testing.T) {
+	for code, up := range map[int32]bool{500: false, 502: false, 503: false, 401: true, 403: true, 429: true} {
+		s := newServer(t)
+		s.readyz.Store(code)
+		u, _ := newUpstream(t, s)
+		if up {
+			eventually(t, "asked", func() bool { return u.endpoints[0].state.Load() == stateUp })
+		} else {
+			eventually(t, "down", func() bool { return !u.Up() })
+		}
+		if u.Ready() {
+			t.Errorf("%d is ready", code)
+		}
+	}
+}
+
+func TestAnotherEndpointTakesOver(t *testing.T) {
+	a, b := newServer(t), newServer(t)
+	u, rt := newUpstream(t, a, b)
+	eventually(t, "both are asked", func() bool {
+		return u.endpoints[0].state.Load() == stateReady && u.endpoints[1].state.Load() == stateReady
+	})
+	a.CloseClientConnections()
+	a.Listener.Close()
+	for range 10 {
+		// A body that nobody read is sent to the next endpoint.
+		if got, err := send(t, rt, http.MethodPost, "body"); err != nil || got != b.URL+" body" {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	eventually(t, "one is down", func() bool { return !u.Status()[0].Up })
+	if !u.Up() || u.Failovers() != 0 {
+		t.Errorf("up %v, failovers %d", u.Up(), u.Failovers())
+	}
+}
+
+// TestAWatchEndsAndAListBreaksOffWithTheCloud: a client continues an ended watch
+// where it was, but must not take a piece of a list for the whole.
+func TestAWatchEndsAndAListBreaksOffWithTheCloud(t *testing.T) {
+	s := newServer(t)
+	u, rt := newUpstream(t, s)
+	eventually(t, "ready", u.Ready)
+	s.serve(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "begun\n")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	proxy := Proxy(rt, func(http.ResponseWriter, *http.Request, error) {})
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info := &request.RequestInfo{IsResourceRequest: true, Verb: r.URL.Query().Get("verb")}
+		proxy.ServeHTTP(w, r.WithContext(request.WithRequestInfo(r.Context(), info)))
+	}))
+	defer front.Close()
+	open := func(verb string) io.ReadCloser {
+		resp, err := http.Get(front.URL + "/?verb=" + verb)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.Body
+	}
+	watch, list := open("watch"), open("list")
+	defer watch.Close()
+	defer list.Close()
+	eventually(t, "both are answered", func() bool { return s.answers.Load() == 2 })
+	s.frozen.Store(true)
+	if b, err := io.ReadAll(watch); err != nil || string(b) != "begun\n" {
+		t.Errorf("watch: %q, %v", b, err)
+	}
+	if b, err := io.ReadAll(list); err == nil {
+		t.Errorf("list ended well with %q", b)
+	}
+}
+
+func TestGatewayIsToldFromKubeAPIServer(t *testing.T) {
+	for code, want := range map[int]bool{502: true, 503: true, 504: true, 500: false, 200: false, 429: false} {
+		resp := &http.Response{StatusCode: code, Header: http.Header{}}
+		if got := FromGateway(resp); got != want {
+			t.Errorf("%d without Audit-Id: %v", code, got)
+		}
+		resp.Header.Set("Audit-Id", "1")
+		if FromGateway(resp) {
+			t.Errorf("%d with Audit-Id is from a gateway", code)
+		}
+	}
+}
+
+func TestServerURLMayHaveAPath(t *testing.T) {
+	server, _ := url.Parse("https://host:1/k8s/clusters/c-1")
+	for in, want := range map[string]string{
+		"/api/v1/pods?watch=1":  "https://host:1/k8s/clusters/c-1/api/v1/pods?watch=1",
+		"/api/v1/x%2Fy":         "https://host:1/k8s/clusters/c-1/api/v1/x%2Fy",
+		"https://evil.com/api":  "https://host:1/k8s/clusters/c-1/api",
+		"//evil.com/api/v1":     "https://host:1/k8s/clusters/c-1/api/v1",
+		"/api/../../etc/passwd": "https://host:1/k8s/clusters/c-1/api/../../etc/passwd",
+	} {
+		u, err := url.Parse(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := resolve(server, u).String(); got != want {
+			t.Errorf("%s goes to %s, want %s", in, got, want)
+		}
+	}
+}
