@@ -1,7 +1,9 @@
 package middleware
 
 import (
+	"bufio"
 	"context"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -78,7 +80,7 @@ type response struct {
 
 // WriteHeader implements http.ResponseWriter.
 func (r *response) WriteHeader(code int) {
-	if !r.wrote && (code >= http.StatusOK || code == http.StatusSwitchingProtocols) {
+	if !r.wrote && code >= http.StatusOK {
 		r.code, r.wrote = code, true
 	}
 	r.ResponseWriter.WriteHeader(code)
@@ -88,6 +90,16 @@ func (r *response) WriteHeader(code int) {
 func (r *response) Write(b []byte) (int, error) {
 	r.wrote = true
 	return r.ResponseWriter.Write(b)
+}
+
+// Hijack implements http.Hijacker. The reverse proxy writes the 101 of an upgrade
+// on the connection it takes over.
+func (r *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(r.ResponseWriter).Hijack()
+	if err == nil {
+		r.code, r.wrote = http.StatusSwitchingProtocols, true
+	}
+	return conn, buffered, err
 }
 
 // Unwrap is for http.ResponseController.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -111,7 +112,8 @@ func StartT(t testing.TB, c *cluster.Cluster, extra ...string) *Hub {
 	return h
 }
 
-// New prepares a hub in front of a cluster. extra are further flags.
+// New prepares a hub in front of a cluster. extra are further flags; a --server
+// among them replaces the cluster's kube-apiserver.
 func New(c *cluster.Cluster, dir string, extra ...string) (*Hub, error) {
 	path, err := binary()
 	if err != nil {
@@ -129,7 +131,6 @@ func New(c *cluster.Cluster, dir string, extra ...string) (*Hub, error) {
 	h.args = append([]string{
 		"run",
 		"--kubeconfig=" + kubeconfig,
-		"--server=" + c.URL(),
 		"--certificate-authority=" + c.CAFile(),
 		"--tls-cert-file=" + certFile,
 		"--tls-private-key-file=" + keyFile,
@@ -139,6 +140,9 @@ func New(c *cluster.Cluster, dir string, extra ...string) (*Hub, error) {
 		"--state-dir=" + filepath.Join(dir, "state"),
 		"-v=3",
 	}, extra...)
+	if !slices.ContainsFunc(extra, func(flag string) bool { return strings.HasPrefix(flag, "--server=") }) {
+		h.args = append(h.args, "--server="+c.URL())
+	}
 	return h, nil
 }
 

@@ -1,0 +1,82 @@
+package v1alpha1
+
+// Types of the conditions of an EdgeHubPolicy. Each is always present once the
+// operator has seen the policy. Ready, Reconciling and Stalled follow kstatus
+// (https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus).
+const (
+	// ConditionReady is True when there is nothing left to do: the agents are in
+	// kube-system/edge-hub-cfg and no Pod has to be restarted any more. Its
+	// reason and message are those of whatever it waits for.
+	ConditionReady = "Ready"
+	// ConditionReconciling is True while the operator is working, waiting or
+	// retrying towards Ready.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled is True when a person has to act before the operator can
+	// go on. The message says what to do.
+	ConditionStalled = "Stalled"
+	// ConditionConfigApplied is True when every agent of the policy is in
+	// kube-system/edge-hub-cfg.
+	ConditionConfigApplied = "ConfigApplied"
+	// ConditionRestartsComplete is True when every matched Pod has started after
+	// its agents were applied, or no restarts are wanted.
+	ConditionRestartsComplete = "RestartsComplete"
+)
+
+// Reasons of ConfigApplied; when it is False, also of Ready.
+const (
+	// ReasonApplied: every agent is in kube-system/edge-hub-cfg. (True)
+	ReasonApplied = "Applied"
+	// ReasonApplying: agents are not in kube-system/edge-hub-cfg yet. (False)
+	ReasonApplying = "Applying"
+	// ReasonApplyFailed: kube-apiserver refused the change or could not be
+	// reached; the operator retries. (False)
+	ReasonApplyFailed = "ApplyFailed"
+	// ReasonConfigMapMalformed: a person wrote something into cache_agents that
+	// is no agent. The operator leaves the ConfigMap alone until the entry is
+	// mended, and so does every edge-hub. (False, and Stalled)
+	ReasonConfigMapMalformed = "ConfigMapMalformed"
+)
+
+// Reasons of RestartsComplete; when it is False, also of Ready.
+const (
+	// ReasonRestarted: every matched Pod started after its agents were applied.
+	// (True)
+	ReasonRestarted = "Restarted"
+	// ReasonNotRequested: the policy has no podSelector, or its strategy is
+	// Never. (True)
+	ReasonNotRequested = "NotRequested"
+	// ReasonWaitingForConfig: Pods are restarted only after the agents are in
+	// kube-system/edge-hub-cfg and the hubs had time to read it. (False)
+	ReasonWaitingForConfig = "WaitingForConfig"
+	// ReasonRestarting: Pods are being restarted. (False)
+	ReasonRestarting = "Restarting"
+	// ReasonWaitingForPods: as many Pods as maxUnavailable allows are
+	// unavailable; the next restart waits until they are ready. (False)
+	ReasonWaitingForPods = "WaitingForPods"
+	// ReasonDisruptionBudget: a PodDisruptionBudget allows no eviction now; the
+	// message names it. The operator retries with back-off. (False)
+	ReasonDisruptionBudget = "BlockedByPodDisruptionBudget"
+	// ReasonPaused: restart.paused is true and Pods are left to restart. (False)
+	ReasonPaused = "Paused"
+	// ReasonNodesUnreachable: the only Pods left are on nodes that are not ready.
+	// They are restarted when their node returns. (False)
+	ReasonNodesUnreachable = "NodesUnreachable"
+	// ReasonPodsNeedAttention: the only Pods left are ones the operator never
+	// evicts because nothing it knows would replace them one for one. Restart
+	// them by hand. (False, and Stalled)
+	ReasonPodsNeedAttention = "PodsNeedAttention"
+	// ReasonRestartFailed: reading or evicting Pods failed; the operator
+	// retries. (False)
+	ReasonRestartFailed = "RestartFailed"
+)
+
+// Reasons of Ready when it is True, and of Reconciling and Stalled when they are
+// False.
+const (
+	// ReasonReady: there is nothing left to do.
+	ReasonReady = "Ready"
+	// ReasonNotReconciling: there is nothing in progress.
+	ReasonNotReconciling = "NotReconciling"
+	// ReasonNotStalled: no person has to act.
+	ReasonNotStalled = "NotStalled"
+)

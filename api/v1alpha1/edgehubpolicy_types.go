@@ -1,0 +1,204 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// EdgeHubPolicy makes edge-hub cache what programs of this namespace read from
+// kube-apiserver, so that they keep running and restart while the cloud is out
+// of reach. It also restarts the Pods of those programs, a few at a time, because
+// a program that was running before only fills the cache when it reads again.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:path=edgehubpolicies,singular=edgehubpolicy,shortName=ehp,categories=edgehub
+// +kubebuilder:printcolumn:name="Agents",type=string,JSONPath=`.spec.cacheAgents`,description="User-Agents edge-hub caches, up to the first slash"
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="True when there is nothing left to do"
+// +kubebuilder:printcolumn:name="Restarted",type=string,JSONPath=`.status.restarted`,description="Pods that run with the cache, of all matched Pods"
+// +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,description="What is going on"
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="Reason of the Ready condition"
+// +kubebuilder:printcolumn:name="Strategy",type=string,priority=1,JSONPath=`.spec.restart.strategy`,description="How Pods are restarted"
+// +kubebuilder:printcolumn:name="Unavailable",type=integer,priority=1,JSONPath=`.status.pods.unavailable`,description="Pods that are wanted and not ready"
+// +kubebuilder:printcolumn:name="Max Unavailable",type=string,priority=1,JSONPath=`.spec.restart.maxUnavailable`,description="Pods that may be unavailable during restarts"
+// +kubebuilder:printcolumn:name="Stalled",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Stalled")].status`,description="True when a person has to act"
+type EdgeHubPolicy struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// metadata is the standard object metadata.
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec says what to cache and how to restart.
+	// +required
+	Spec EdgeHubPolicySpec `json:"spec"`
+
+	// status is what the operator found and did. Read-only.
+	// +optional
+	Status EdgeHubPolicyStatus `json:"status,omitempty"`
+}
+
+// EdgeHubPolicyList is a list of EdgeHubPolicies.
+// +kubebuilder:object:root=true
+type EdgeHubPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	// items are the policies.
+	Items []EdgeHubPolicy `json:"items"`
+}
+
+// EdgeHubPolicySpec says what to cache and how to restart.
+type EdgeHubPolicySpec struct {
+	// cacheAgents are the programs to cache, each written as the program's
+	// User-Agent header up to its first "/", case included: edge-app for
+	// "edge-app/v1.18.8 (linux/amd64)". Unless a program chose another one, its
+	// User-Agent begins with the name of its binary; the log of edge-hub shows it
+	// at the beginning of each line about a request. An agent is cached on every
+	// edge node, whichever namespace asked for it. kubelet, kube-proxy, coredns,
+	// flanneld and edge-hub are always cached and need no policy.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=512
+	// +kubebuilder:validation:XValidation:rule="size(self) > 0",message="must list at least one agent: write the program's User-Agent up to the first '/', such as edge-app"
+	// +kubebuilder:validation:XValidation:rule="self.all(a, self.exists_one(b, a == b))",message="must not list an agent twice: remove the repetition"
+	// +kubebuilder:validation:items:XValidation:rule="self != ''",message="must not be empty: write the program's User-Agent up to the first '/', such as edge-app"
+	// +kubebuilder:validation:items:XValidation:rule="size(self) <= 128",message="must have at most 128 characters: write only the part of the User-Agent before the first '/'"
+	// +kubebuilder:validation:items:XValidation:rule="!self.contains('/')",message="must not contain '/': write only the part of the User-Agent before the first '/'"
+	// +kubebuilder:validation:items:XValidation:rule="!self.contains(',')",message="must not contain a comma: make each agent an item of its own"
+	// +kubebuilder:validation:items:XValidation:rule="self != '.' && self != '..'",message="must not be '.' or '..', which name directories: write the program's User-Agent up to the first '/'"
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[ -~]*$')",message="must be printable ASCII on one line: write the User-Agent exactly as the program sends it"
+	// +kubebuilder:validation:items:XValidation:rule="!self.startsWith(' ') && !self.endsWith(' ')",message="must not begin or end with a space: remove it"
+	// +kubebuilder:validation:items:XValidation:rule="!self.contains('*')",message="must not contain '*': write each agent in full. To cache every agent is a choice for the whole platform: write '*' into cache_agents of ConfigMap kube-system/edge-hub-cfg by hand"
+	// +kubebuilder:validation:items:XValidation:rule="!(self in ['kubelet', 'kube-proxy', 'coredns', 'flanneld', 'edge-hub'])",message="is always cached on every edge node: remove it from the list"
+	CacheAgents []string `json:"cacheAgents"`
+
+	// podSelector selects the Pods of this namespace that run the programs. They
+	// are restarted once when an agent is newly cached. When it is absent nothing
+	// is restarted: do that yourself. An empty selector, {}, selects every Pod of
+	// the namespace.
+	// +optional
+	PodSelector *LabelSelector `json:"podSelector,omitempty"`
+
+	// nodeSelector restricts restarts to Pods on nodes with these labels. When it
+	// is absent Pods on every node are restarted. It does not restrict caching.
+	// +optional
+	NodeSelector *LabelSelector `json:"nodeSelector,omitempty"`
+
+	// restart says how the selected Pods are restarted.
+	// +optional
+	// +kubebuilder:default={}
+	Restart RestartSpec `json:"restart,omitempty"`
+}
+
+// RestartStrategy is a way to restart Pods.
+// +kubebuilder:validation:Enum=RollingRestart;Never
+type RestartStrategy string
+
+// Ways to restart Pods.
+const (
+	// RollingRestart evicts Pods a few at a time through the Eviction API.
+	RollingRestart RestartStrategy = "RollingRestart"
+	// NeverRestart leaves restarts to the user.
+	NeverRestart RestartStrategy = "Never"
+)
+
+// RestartSpec says how Pods are restarted.
+type RestartSpec struct {
+	// strategy is RollingRestart, which evicts the selected Pods a few at a time
+	// and respects PodDisruptionBudgets, or Never, which leaves restarts to you.
+	// +optional
+	// +kubebuilder:default=RollingRestart
+	Strategy RestartStrategy `json:"strategy,omitempty"`
+
+	// maxUnavailable is how many of the selected Pods may be unavailable at once:
+	// a number above 0, or a percentage from "1%" to "100%" of the selected Pods,
+	// rounded down but at least 1. Pods that are unavailable for other reasons
+	// count too.
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) > 0 : string(self).matches('^([1-9][0-9]?|100)%$')",message="must be a number above 0, or a percentage from '1%' to '100%': write for example 1 or '10%'"
+	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
+
+	// minReadySeconds is how long, in seconds, a Pod must have been ready before
+	// it counts as available and the next one is restarted.
+	// +optional
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=86400
+	MinReadySeconds int32 `json:"minReadySeconds,omitempty"`
+
+	// paused stops restarts until it is false again. Agents are still cached.
+	// +optional
+	Paused bool `json:"paused,omitempty"`
+}
+
+// EdgeHubPolicyStatus is what the operator found and did.
+type EdgeHubPolicyStatus struct {
+	// observedGeneration is the last generation of the policy that was carried
+	// out, or found impossible without help. The conditions carry the generation
+	// they are about.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// conditions are Ready, Reconciling, Stalled, ConfigApplied and
+	// RestartsComplete.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// agents are the agents of this policy that are in kube-system/edge-hub-cfg.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=32
+	Agents []AgentStatus `json:"agents,omitempty"`
+
+	// restarted sums up pods: "2/3" when two of three Pods run with the cache.
+	// +optional
+	Restarted string `json:"restarted,omitempty"`
+
+	// pods counts the Pods selected by podSelector and nodeSelector; absent
+	// without a podSelector.
+	// +optional
+	Pods *PodCounts `json:"pods,omitempty"`
+}
+
+// AgentStatus is an agent in kube-system/edge-hub-cfg.
+type AgentStatus struct {
+	// name is the agent.
+	// +required
+	// +kubebuilder:validation:MaxLength=128
+	Name string `json:"name"`
+
+	// appliedTime is when cache_agents last changed before the agent was first
+	// seen in it. Pods created before, or within the seconds edge-hub takes to
+	// read the change, have to be restarted.
+	// +required
+	AppliedTime metav1.Time `json:"appliedTime"`
+}
+
+// PodCounts counts Pods. Finished Pods and static Pods are never counted.
+type PodCounts struct {
+	// matched are the running or starting Pods on the selected nodes that a
+	// Deployment, ReplicaSet, StatefulSet or DaemonSet keeps.
+	Matched int32 `json:"matched"`
+	// restarted are the matched Pods that were created after the agents were
+	// applied.
+	Restarted int32 `json:"restarted"`
+	// pending are the matched Pods that are left to restart.
+	Pending int32 `json:"pending"`
+	// unavailable are the Pods that are wanted and missing or not ready. New
+	// restarts wait while there are maxUnavailable of them.
+	Unavailable int32 `json:"unavailable"`
+	// deferred are pending Pods on nodes that are not ready; they are restarted
+	// when the node returns.
+	Deferred int32 `json:"deferred"`
+	// unmanaged are Pods that have to be restarted and which the operator never
+	// evicts: no ReplicaSet, StatefulSet or DaemonSet would replace them.
+	Unmanaged int32 `json:"unmanaged"`
+}

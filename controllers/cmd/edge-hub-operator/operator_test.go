@@ -1,0 +1,272 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/edgehub-io/edge-hub/controllers/nodetest"
+	"github.com/edgehub-io/edge-hub/test/cluster"
+)
+
+// runAsOperator, in the environment, makes this test binary be the operator.
+const runAsOperator = "EDGE_HUB_TEST_RUN_AS_OPERATOR"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(runAsOperator) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// system is a control plane on which config/default is installed, with operators
+// that run outside of it as the ServiceAccount config/default gives them.
+type system struct {
+	*WithT
+	t          *testing.T
+	cluster    *cluster.Cluster
+	kubeconfig string
+}
+
+func newSystem(t *testing.T) *system {
+	t.Helper()
+	s := &system{WithT: NewWithT(t), t: t}
+	s.SetDefaultEventuallyTimeout(time.Minute)
+	s.SetDefaultEventuallyPollingInterval(100 * time.Millisecond)
+	s.cluster = cluster.StartT(t, cluster.Options{
+		ControllerManager: true,
+		// The nodes send no heartbeats.
+		ExtraControllerManagerArgs: []string{"--controllers=*,-node-lifecycle-controller"},
+	})
+	s.kubectl("apply", "-k", "../../../config/default")
+	// The operator runs here, not in the cluster.
+	s.kubectl("scale", "-n", "edge-hub-system", "deployment/edge-hub-operator", "--replicas=0")
+	s.kubectl("wait", "--for=condition=Established", "crd/edgehubpolicies.edgehub.io")
+	token, err := s.cluster.Token(t.Context(), "edge-hub-system", "edge-hub-operator")
+	s.Expect(err).NotTo(HaveOccurred())
+	s.kubeconfig = s.writeKubeconfig(token)
+	return s
+}
+
+func (s *system) writeKubeconfig(token string) string {
+	s.t.Helper()
+	path := filepath.Join(s.t.TempDir(), "kubeconfig")
+	s.Expect(clientcmd.WriteToFile(clientcmdapi.Config{
+		Clusters:       map[string]*clientcmdapi.Cluster{"c": {Server: s.cluster.URL(), CertificateAuthority: s.cluster.CAFile()}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {Token: token}},
+		Contexts:       map[string]*clientcmdapi.Context{"c": {Cluster: "c", AuthInfo: "u"}},
+		CurrentContext: "c",
+	}, path)).To(Succeed())
+	return path
+}
+
+func (s *system) kubectl(args ...string) string {
+	s.t.Helper()
+	output, err := s.cluster.Kubectl(args...).CombinedOutput()
+	s.Expect(err).NotTo(HaveOccurred(), "kubectl %s: %s", strings.Join(args, " "), output)
+	return strings.TrimSpace(string(output))
+}
+
+func (s *system) apply(manifest string) {
+	s.t.Helper()
+	command := s.cluster.Kubectl("apply", "-f", "-")
+	command.Stdin = strings.NewReader(manifest)
+	output, err := command.CombinedOutput()
+	s.Expect(err).NotTo(HaveOccurred(), string(output))
+}
+
+// agents returns cache_agents, empty if there is no ConfigMap.
+func (s *system) agents() string {
+	output, _ := s.cluster.Kubectl("get", "configmap", "-n", "kube-system", "edge-hub-cfg", "-o", "jsonpath={.data.cache_agents}", "--ignore-not-found").Output()
+	return string(output)
+}
+
+// operator is a running operator.
+type operator struct {
+	*exec.Cmd
+	t     *testing.T
+	log   string
+	probe string
+}
+
+func (s *system) start() *operator {
+	s.t.Helper()
+	port, err := cluster.FreePort()
+	s.Expect(err).NotTo(HaveOccurred())
+	o := &operator{t: s.t, probe: fmt.Sprintf("127.0.0.1:%d", port), log: filepath.Join(s.t.TempDir(), "operator.log")}
+	o.Cmd = exec.Command(os.Args[0], "--kubeconfig", s.kubeconfig, "--leader-election-namespace=edge-hub-system",
+		"--metrics-bind-address=0", "--health-probe-bind-address="+o.probe)
+	o.Env = append(os.Environ(), runAsOperator+"=1")
+	log, err := os.Create(o.log)
+	s.Expect(err).NotTo(HaveOccurred())
+	defer log.Close()
+	o.Stdout, o.Stderr = log, log
+	s.Expect(o.Start()).To(Succeed())
+	s.t.Cleanup(func() {
+		if o.ProcessState == nil {
+			o.kill()
+		}
+		if s.t.Failed() {
+			s.t.Logf("log of the operator:\n%s", o.output())
+		}
+	})
+	return o
+}
+
+// kill ends the operator with SIGKILL.
+func (o *operator) kill() {
+	if err := o.Process.Kill(); err != nil {
+		o.t.Error(err)
+	}
+	if err := o.Wait(); err == nil {
+		o.t.Error("the operator ended before it was killed")
+	}
+}
+
+func (o *operator) output() string {
+	output, err := os.ReadFile(o.log)
+	if err != nil {
+		o.t.Error(err)
+	}
+	return string(output)
+}
+
+func (o *operator) get(path string) int {
+	response, err := http.Get("http://" + o.probe + path)
+	if err != nil {
+		return 0
+	}
+	response.Body.Close()
+	return response.StatusCode
+}
+
+const deployment = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: edge-app}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: edge-app}}
+  template:
+    metadata: {labels: {app: edge-app}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: app, image: app}]
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: edge-app}
+spec:
+  minAvailable: 2
+  selector: {matchLabels: {app: edge-app}}
+`
+
+// TestOperator tells the story of a policy to an operator that may do no more
+// than config/rbac allows.
+func TestOperator(t *testing.T) {
+	s := newSystem(t)
+	nodetest.Start(t, s.cluster.RESTConfig(), "edge-1", "edge-2")
+	s.apply(deployment)
+	s.kubectl("rollout", "status", "deployment/edge-app", "--timeout=60s")
+	old := strings.Fields(s.kubectl("get", "pods", "-l", "app=edge-app", "-o", "name"))
+	fewest := nodetest.FewestReady(t, s.cluster.RESTConfig(), "default", "app=edge-app")
+
+	first := s.start()
+	s.Eventually(func() int { return first.get("/readyz") }).Should(Equal(http.StatusOK))
+	s.Expect(first.get("/healthz")).To(Equal(http.StatusOK))
+	s.kubectl("apply", "-f", "../../../config/samples/edgehubpolicy.yaml")
+	s.Eventually(s.agents).Should(Equal("edge-app"))
+
+	// Killed in the middle of the rollout; the next one goes on.
+	s.Eventually(func() string { return s.kubectl("get", "ehp", "edge-app", "-o", "jsonpath={.status.restarted}") }).
+		Should(MatchRegexp("^[1-3]/"))
+	first.kill()
+	// The Lease of the killed one would be waited for.
+	s.kubectl("delete", "lease", "-n", "edge-hub-system", leaseName)
+	second := s.start()
+	s.kubectl("wait", "--for=condition=Ready", "ehp/edge-app", "--timeout=60s")
+	s.Expect(s.kubectl("get", "ehp")).To(And(ContainSubstring("3/3"), ContainSubstring("True"),
+		ContainSubstring("1 agent in kube-system/edge-hub-cfg; 3 of 3 Pods restarted")))
+	for _, name := range strings.Fields(s.kubectl("get", "pods", "-l", "app=edge-app", "-o", "name")) {
+		s.Expect(old).NotTo(ContainElement(name))
+	}
+	s.Expect(fewest()).To(Equal(2), "ready Pods at the worst moment")
+	s.Eventually(func() string { return s.kubectl("get", "events") }).Should(And(
+		ContainSubstring("Applied"), ContainSubstring("Restarted")))
+
+	// An edit by hand stays, what was written by hand outlives the policy, and
+	// the last policy takes its agent along, even while no operator runs.
+	s.kubectl("patch", "configmap", "-n", "kube-system", "edge-hub-cfg", "--type=merge", "-p", `{"data":{"cache_agents":"hand,edge-app"}}`)
+	s.Expect(second.Process.Signal(syscall.SIGTERM)).To(Succeed())
+	s.Expect(second.Wait()).To(Succeed(), "a graceful end is no failure")
+	s.kubectl("delete", "ehp", "edge-app")
+	started := time.Now()
+	third := s.start()
+	s.Eventually(s.agents).Should(Equal("hand"))
+	s.Expect(time.Since(started)).To(BeNumerically("<", 12*time.Second), "the Lease was released")
+
+	for _, o := range []*operator{first, second, third} {
+		s.Expect(o.output()).NotTo(ContainSubstring("forbidden"))
+	}
+}
+
+// TestRBACIsNoWiderThanNeeded asks kube-apiserver what the identities of
+// config/default may do.
+func TestRBACIsNoWiderThanNeeded(t *testing.T) {
+	s := newSystem(t)
+	for _, test := range []struct {
+		as, can string
+		want    bool
+	}{
+		{"operator", "patch configmaps/edge-hub-cfg -n kube-system", true},
+		{"operator", "patch configmaps/other -n kube-system", false},
+		{"operator", "list configmaps -n kube-system", false},
+		{"operator", "get configmaps/edge-hub-cfg -n default", false},
+		{"operator", "get secrets -n kube-system", false},
+		{"operator", "delete pods", false},
+		{"operator", "create pods", false},
+		{"operator", "create pods --subresource=eviction", true},
+		{"operator", "update edgehubpolicies", false},
+		{"operator", "patch edgehubpolicies --subresource=status", true},
+		{"operator", "patch nodes", false},
+		{"operator", "patch deployments", false},
+		{"operator", "update leases/edge-hub-operator -n edge-hub-system", true},
+		{"operator", "update leases/edge-hub-operator -n kube-system", false},
+		{"operator", "update leases/other -n edge-hub-system", false},
+		{"hub", "get configmaps/edge-hub-cfg -n kube-system", true},
+		{"hub", "watch configmaps/edge-hub-cfg -n kube-system", true},
+		{"hub", "patch configmaps/edge-hub-cfg -n kube-system", false},
+		{"hub", "get configmaps/other -n kube-system", false},
+		{"hub", "list pods", false},
+		{"hub", "get /openid/v1/jwks", true},
+		{"hub", "get /.well-known/openid-configuration", true},
+	} {
+		who := []string{"--as=system:serviceaccount:edge-hub-system:edge-hub-operator"}
+		if test.as == "hub" {
+			who = []string{"--as=edge-hub:node-1", "--as-group=edgehub.io:hubs", "--as-group=system:authenticated"}
+		}
+		output, _ := s.cluster.Kubectl(append(append([]string{"auth", "can-i"}, who...), strings.Fields(test.can)...)...).Output()
+		if got := strings.TrimSpace(string(output)) == "yes"; got != test.want {
+			t.Errorf("%s can %s: %v, want %v (%s)", test.as, test.can, got, test.want, output)
+		}
+	}
+}
+
+func TestRunNeedsKubeAPIServer(t *testing.T) {
+	g := NewWithT(t)
+	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "missing"))
+	t.Setenv("HOME", t.TempDir())
+	g.Expect(run(context.Background(), options{})).To(MatchError(ContainSubstring("find kube-apiserver")))
+}

@@ -1,0 +1,185 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/edgehub-io/edge-hub/api/hubconfig"
+	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/controllers/rollout"
+)
+
+// maxMessage bounds the part of a message that repeats what others wrote, in
+// bytes.
+const maxMessage = 1024
+
+// outcome is one of the two things a policy asks for, and how far it is.
+type outcome struct {
+	done    bool
+	reason  string
+	message string
+	// stalled is true if a person has to act.
+	stalled bool
+}
+
+// configOutcome says whether the agents of policy are in the ConfigMap.
+func configOutcome(policy *v1alpha1.EdgeHubPolicy, state hubConfig, err error) outcome {
+	agents := counted(len(policy.Spec.CacheAgents), "agent")
+	switch {
+	case err != nil:
+		return outcome{reason: v1alpha1.ReasonApplyFailed, message: truncate(err.Error())}
+	case state.malformed != nil:
+		return outcome{reason: v1alpha1.ReasonConfigMapMalformed, stalled: true, message: fmt.Sprintf(
+			"correct ConfigMap %s by hand, it is left alone until then: %s", configMapKey, oneLine(state.malformed))}
+	case len(policy.Status.Agents) < len(policy.Spec.CacheAgents):
+		return outcome{reason: v1alpha1.ReasonApplying, message: fmt.Sprintf(
+			"%d of %s in %s", len(policy.Status.Agents), agents, configMapKey)}
+	}
+	return outcome{done: true, reason: v1alpha1.ReasonApplied, message: fmt.Sprintf("%s in %s", agents, configMapKey)}
+}
+
+// observeAgents returns the agents of policy that state lists, with the time of
+// their first appearance. While the ConfigMap is malformed the hubs keep what
+// they had, and so does the status.
+func observeAgents(policy *v1alpha1.EdgeHubPolicy, state hubConfig) []v1alpha1.AgentStatus {
+	applied := map[string]metav1.Time{}
+	for _, status := range policy.Status.Agents {
+		applied[status.Name] = status.AppliedTime
+	}
+	listed := map[string]bool{}
+	for _, agent := range state.config.Agents {
+		listed[agent] = true
+	}
+	var agents []v1alpha1.AgentStatus
+	for _, agent := range policy.Spec.CacheAgents {
+		since, found := applied[agent]
+		switch {
+		case state.malformed != nil && !found, state.malformed == nil && !listed[agent]:
+			continue
+		case !found:
+			since = state.changed
+		}
+		agents = append(agents, v1alpha1.AgentStatus{Name: agent, AppliedTime: since})
+	}
+	return agents
+}
+
+// restartsWanted reports whether policy asks for restarts.
+func restartsWanted(policy *v1alpha1.EdgeHubPolicy) bool {
+	return policy.Spec.PodSelector != nil && policy.Spec.Restart.Strategy != v1alpha1.NeverRestart
+}
+
+// restartOutcome says how far the restarts of policy are. wait is how long the
+// hubs still have to read the ConfigMap.
+func restartOutcome(policy *v1alpha1.EdgeHubPolicy, result rollout.Result, wait time.Duration, err error) outcome {
+	counts := result.Counts
+	failed := func(reason, format string, args ...any) outcome {
+		return outcome{reason: reason, message: progress(counts) + ": " + fmt.Sprintf(format, args...)}
+	}
+	switch {
+	case policy.Spec.PodSelector == nil:
+		return outcome{done: true, reason: v1alpha1.ReasonNotRequested,
+			message: "restart the Pods of the programs yourself: the policy has no podSelector"}
+	case err != nil:
+		return failed(v1alpha1.ReasonRestartFailed, "%s", truncate(err.Error()))
+	case !restartsWanted(policy):
+		return outcome{done: true, reason: v1alpha1.ReasonNotRequested,
+			message: progress(counts) + ": restart the others yourself, the strategy is Never"}
+	case result.Complete(), result.NothingLeft() && meta.IsStatusConditionTrue(policy.Status.Conditions, v1alpha1.ConditionRestartsComplete):
+		// Once complete it stays so whatever becomes of the Pods later on, as
+		// long as none has to be restarted.
+		return outcome{done: true, reason: v1alpha1.ReasonRestarted, message: progress(counts)}
+	case policy.Spec.Restart.Paused && counts.Pending > 0:
+		return failed(v1alpha1.ReasonPaused, "%s left, restart.paused is true", counted(int(counts.Pending), "Pod"))
+	case wait > 0 && counts.Pending > 0:
+		return failed(v1alpha1.ReasonWaitingForConfig, "restarts begin when the hubs have read the new configuration")
+	case result.Restarting > 0:
+		return failed(v1alpha1.ReasonRestarting, "%s not available yet", counted(result.Restarting, "restarted Pod"))
+	case result.Blocked != "":
+		return failed(v1alpha1.ReasonDisruptionBudget, "%s", result.Blocked)
+	case counts.Unavailable > 0:
+		return failed(v1alpha1.ReasonWaitingForPods, "waiting for %s, unavailable for other reasons", counted(int(counts.Unavailable), "Pod"))
+	case counts.Deferred > 0 && counts.Deferred == counts.Pending:
+		return failed(v1alpha1.ReasonNodesUnreachable, "%s left on nodes that are not ready", counted(int(counts.Deferred), "Pod"))
+	case counts.Pending == 0:
+		stalled := failed(v1alpha1.ReasonPodsNeedAttention,
+			"restart %s by hand, which no Deployment, StatefulSet or DaemonSet would replace", counted(int(counts.Unmanaged), "Pod"))
+		stalled.stalled = true
+		return stalled
+	}
+	return failed(v1alpha1.ReasonRestarting, "%s left", counted(int(counts.Pending), "Pod"))
+}
+
+// waitingForConfig is the outcome of restarts while agents are missing.
+func waitingForConfig() outcome {
+	return outcome{reason: v1alpha1.ReasonWaitingForConfig, message: "Pods are restarted once every agent is in " + configMapKey.String()}
+}
+
+// setConditions sets all conditions of policy from both outcomes.
+func setConditions(policy *v1alpha1.EdgeHubPolicy, config, restarts outcome) {
+	set := func(kind string, status bool, reason, message string) {
+		condition := metav1.Condition{
+			Type: kind, Status: metav1.ConditionFalse, ObservedGeneration: policy.Generation, Reason: reason, Message: message,
+		}
+		if status {
+			condition.Status = metav1.ConditionTrue
+		}
+		meta.SetStatusCondition(&policy.Status.Conditions, condition)
+	}
+	set(v1alpha1.ConditionConfigApplied, config.done, config.reason, config.message)
+	set(v1alpha1.ConditionRestartsComplete, restarts.done, restarts.reason, restarts.message)
+
+	ready := outcome{done: true, reason: v1alpha1.ReasonReady, message: config.message + "; " + restarts.message}
+	for _, part := range []outcome{restarts, config} {
+		if !part.done {
+			ready = part
+		}
+	}
+	set(v1alpha1.ConditionReady, ready.done, ready.reason, ready.message)
+	if ready.done || ready.stalled {
+		policy.Status.ObservedGeneration = policy.Generation
+	}
+	if ready.stalled {
+		set(v1alpha1.ConditionStalled, true, ready.reason, ready.message)
+	} else {
+		set(v1alpha1.ConditionStalled, false, v1alpha1.ReasonNotStalled, "")
+	}
+	if !ready.done && !ready.stalled {
+		set(v1alpha1.ConditionReconciling, true, ready.reason, ready.message)
+	} else {
+		set(v1alpha1.ConditionReconciling, false, v1alpha1.ReasonNotReconciling, "")
+	}
+}
+
+// progress says how many Pods run with the cache.
+func progress(counts v1alpha1.PodCounts) string {
+	if counts.Matched == 0 && counts.Unmanaged == 0 {
+		return "podSelector matches no Pod on the selected nodes"
+	}
+	return fmt.Sprintf("%d of %s restarted", counts.Restarted, counted(int(counts.Matched), "Pod"))
+}
+
+// counted is a number and a noun.
+func counted(number int, noun string) string {
+	if number == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", number, noun)
+}
+
+func oneLine(err error) string {
+	return truncate(strings.ReplaceAll(err.Error(), hubconfig.KeyCacheAgents+": ", ""))
+}
+
+// truncate puts text on one line of at most maxMessage bytes.
+func truncate(text string) string {
+	text = strings.ReplaceAll(text, "\n", "; ")
+	if len(text) > maxMessage {
+		return strings.ToValidUTF8(text[:maxMessage], "") + "..."
+	}
+	return text
+}

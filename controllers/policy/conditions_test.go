@@ -1,0 +1,117 @@
+package policy
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/edgehub-io/edge-hub/api/hubconfig"
+	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/controllers/rollout"
+)
+
+func TestRestartOutcome(t *testing.T) {
+	noSelector := func(p *v1alpha1.EdgeHubPolicy) { p.Spec.PodSelector = nil }
+	never := func(p *v1alpha1.EdgeHubPolicy) { p.Spec.Restart.Strategy = v1alpha1.NeverRestart }
+	paused := func(p *v1alpha1.EdgeHubPolicy) { p.Spec.Restart.Paused = true }
+	some := v1alpha1.PodCounts{Matched: 3, Restarted: 1, Pending: 2}
+	with := func(change func(*v1alpha1.PodCounts)) v1alpha1.PodCounts {
+		counts := some
+		change(&counts)
+		return counts
+	}
+	completed := func(p *v1alpha1.EdgeHubPolicy) {
+		p.Status.Conditions = []metav1.Condition{{Type: "RestartsComplete", Status: "True"}}
+	}
+	for _, test := range []struct {
+		name        string
+		change      func(*v1alpha1.EdgeHubPolicy)
+		result      rollout.Result
+		wait        time.Duration
+		err         error
+		wantDone    bool
+		wantStalled bool
+		wantReason  string
+		wantMessage string
+	}{
+		{name: "no selector", change: noSelector, wantDone: true, wantReason: "NotRequested", wantMessage: "yourself"},
+		{name: "never", change: never, result: rollout.Result{Counts: some}, wantDone: true, wantReason: "NotRequested", wantMessage: "1 of 3 Pods restarted"},
+		{name: "no Pods", wantDone: true, wantReason: "Restarted", wantMessage: "podSelector matches no Pod"},
+		{name: "failed", err: errors.New("list Pods: x\ny"), wantReason: "RestartFailed", wantMessage: "list Pods: x; y"},
+		{name: "paused", change: paused, result: rollout.Result{Counts: some}, wantReason: "Paused", wantMessage: "2 Pods left"},
+		{name: "paused but complete", change: paused, result: rollout.Result{Counts: v1alpha1.PodCounts{Matched: 1, Restarted: 1}}, wantDone: true, wantReason: "Restarted", wantMessage: "1 of 1 Pod restarted"},
+		{name: "hubs read", result: rollout.Result{Counts: some}, wait: time.Second, wantReason: "WaitingForConfig", wantMessage: "hubs"},
+		{name: "restarting", result: rollout.Result{Counts: some, Restarting: 1}, wantReason: "Restarting", wantMessage: "1 restarted Pod not available"},
+		{name: "blocked", result: rollout.Result{Counts: some, Blocked: `PodDisruptionBudget "b"`}, wantReason: "BlockedByPodDisruptionBudget", wantMessage: `"b"`},
+		{name: "unavailable for other reasons", result: rollout.Result{Counts: with(func(c *v1alpha1.PodCounts) { c.Unavailable = 1 })}, wantReason: "WaitingForPods", wantMessage: "waiting for 1 Pod"},
+		{name: "dead nodes", result: rollout.Result{Counts: with(func(c *v1alpha1.PodCounts) { c.Deferred = 2 })}, wantReason: "NodesUnreachable", wantMessage: "2 Pods left on nodes"},
+		{name: "unmanaged", result: rollout.Result{Counts: v1alpha1.PodCounts{Matched: 1, Restarted: 1, Unmanaged: 1}}, wantStalled: true, wantReason: "PodsNeedAttention", wantMessage: "restart 1 Pod by hand"},
+		{name: "stays complete when a Pod fails later", change: completed, result: rollout.Result{Counts: v1alpha1.PodCounts{Matched: 1, Restarted: 1, Unavailable: 1}, Restarting: 1}, wantDone: true, wantReason: "Restarted"},
+		{name: "but not when a Pod has to be restarted", change: completed, result: rollout.Result{Counts: some}, wantReason: "Restarting"},
+		{name: "a first refusal", result: rollout.Result{Counts: some}, wantReason: "Restarting", wantMessage: "2 Pods left"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g := NewWithT(t)
+			policy := &v1alpha1.EdgeHubPolicy{Spec: v1alpha1.EdgeHubPolicySpec{PodSelector: &v1alpha1.LabelSelector{}}}
+			if test.change != nil {
+				test.change(policy)
+			}
+			got := restartOutcome(policy, test.result, test.wait, test.err)
+			g.Expect(got.done).To(Equal(test.wantDone))
+			g.Expect(got.stalled).To(Equal(test.wantStalled))
+			g.Expect(got.reason).To(Equal(test.wantReason))
+			g.Expect(got.message).To(ContainSubstring(test.wantMessage))
+		})
+	}
+}
+
+func TestSetConditions(t *testing.T) {
+	done, open := outcome{done: true, reason: "Done", message: "done"}, outcome{reason: "Open", message: "open"}
+	stalled := outcome{reason: "Stuck", message: "stuck", stalled: true}
+	for _, test := range []struct {
+		name                           string
+		config, restarts               outcome
+		ready, reconciling, stalled    bool
+		wantReason                     string
+		wantObservedGeneration         int64
+		wantConfigApplied, wantRestart bool
+	}{
+		{"ready", done, done, true, false, false, v1alpha1.ReasonReady, 7, true, true},
+		{"config first", open, stalled, false, true, false, "Open", 0, false, false},
+		{"restarts", done, open, false, true, false, "Open", 0, true, false},
+		{"stalled", stalled, open, false, false, true, "Stuck", 7, false, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g := NewWithT(t)
+			policy := &v1alpha1.EdgeHubPolicy{ObjectMeta: metav1.ObjectMeta{Generation: 7}}
+			setConditions(policy, test.config, test.restarts)
+			for kind, want := range map[string]bool{
+				"Ready": test.ready, "Reconciling": test.reconciling, "Stalled": test.stalled,
+				"ConfigApplied": test.wantConfigApplied, "RestartsComplete": test.wantRestart,
+			} {
+				condition := meta.FindStatusCondition(policy.Status.Conditions, kind)
+				g.Expect(condition).NotTo(BeNil(), kind)
+				g.Expect(condition.Status == metav1.ConditionTrue).To(Equal(want), kind)
+				g.Expect(condition.ObservedGeneration).To(Equal(int64(7)), kind)
+				g.Expect(condition.Reason).NotTo(BeEmpty(), kind)
+			}
+			g.Expect(meta.FindStatusCondition(policy.Status.Conditions, "Ready").Reason).To(Equal(test.wantReason))
+			g.Expect(policy.Status.ObservedGeneration).To(Equal(test.wantObservedGeneration))
+		})
+	}
+}
+
+func TestConfigOutcomeBoundsMessages(t *testing.T) {
+	g := NewWithT(t)
+	_, err := hubconfig.Parse(map[string]string{hubconfig.KeyCacheAgents: strings.Repeat("a/b,", 1000)})
+	got := configOutcome(&v1alpha1.EdgeHubPolicy{}, hubConfig{malformed: err}, nil)
+	g.Expect(got.stalled).To(BeTrue())
+	g.Expect(got.message).To(HavePrefix(`correct ConfigMap kube-system/edge-hub-cfg by hand, it is left alone until then: entry 1 "a/b" contains`))
+	g.Expect(len(got.message)).To(BeNumerically("<", 2*maxMessage))
+	g.Expect(got.message).NotTo(ContainSubstring("\n"))
+}

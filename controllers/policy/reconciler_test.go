@@ -1,0 +1,415 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/test/cluster"
+)
+
+// controlPlane is shared by the tests of this package, one after the other.
+var controlPlane *cluster.Cluster
+
+func TestMain(m *testing.M) {
+	ctrl.SetLogger(logr.Discard())
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	var err error
+	if controlPlane, err = cluster.Start(ctx, cluster.Options{}); err == nil {
+		err = controlPlane.Kubectl("apply", "-k", "../../config/crd").Run()
+	}
+	if err == nil {
+		err = controlPlane.Kubectl("wait", "--for=condition=Established", "crd/edgehubpolicies.edgehub.io").Run()
+	}
+	code := 1
+	if err == nil {
+		code = m.Run()
+	}
+	if controlPlane != nil {
+		if stopErr := controlPlane.Stop(); err == nil {
+			err = stopErr
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// env calls a Reconciler that reads from kube-apiserver without a cache, so that
+// each call sees everything that happened before.
+type env struct {
+	*WithT
+	t          *testing.T
+	client     client.WithWatch
+	reconciler *Reconciler
+	events     *events.FakeRecorder
+	clock      time.Time
+	writes     []string
+	// meanwhile runs before the next write of the ConfigMap.
+	meanwhile func()
+}
+
+func newEnv(t *testing.T) *env {
+	t.Helper()
+	e := &env{WithT: NewWithT(t), t: t, events: events.NewFakeRecorder(100), clock: time.Now()}
+	scheme := runtime.NewScheme()
+	e.Expect(clientgoscheme.AddToScheme(scheme)).To(Succeed())
+	e.Expect(v1alpha1.AddToScheme(scheme)).To(Succeed())
+	var err error
+	e.client, err = client.NewWithWatch(controlPlane.RESTConfig(), client.Options{Scheme: scheme})
+	e.Expect(err).NotTo(HaveOccurred())
+	wrapped := interceptor.NewClient(e.client, interceptor.Funcs{
+		Apply: func(ctx context.Context, c client.WithWatch, object runtime.ApplyConfiguration, options ...client.ApplyOption) error {
+			if e.meanwhile != nil {
+				e.meanwhile()
+				e.meanwhile = nil
+			}
+			e.writes = append(e.writes, "apply")
+			return c.Apply(ctx, object, options...)
+		},
+		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, object client.Object, patch client.Patch, options ...client.SubResourcePatchOption) error {
+			e.writes = append(e.writes, sub)
+			return c.SubResource(sub).Patch(ctx, object, patch, options...)
+		},
+	})
+	e.reconciler = NewReconciler(wrapped, wrapped, e.events, func() time.Time { return e.clock })
+	t.Cleanup(func() {
+		ctx := context.Background()
+		if err := e.client.DeleteAllOf(ctx, &v1alpha1.EdgeHubPolicy{}, client.InNamespace("default")); err != nil {
+			t.Error(err)
+		}
+		if err := e.client.Delete(ctx, configMapObject("")); client.IgnoreNotFound(err) != nil {
+			t.Error(err)
+		}
+		if err := e.client.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace("default"), client.GracePeriodSeconds(0)); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+func configMapObject(agents string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: configMapKey.Namespace, Name: configMapKey.Name},
+		Data:       map[string]string{"cache_agents": agents, "other": "stays"},
+	}
+}
+
+// byHand writes cache_agents as a person does.
+func (e *env) byHand(agents string) {
+	e.t.Helper()
+	object := configMapObject(agents)
+	err := e.client.Create(e.t.Context(), object, client.FieldOwner("kubectl-create"))
+	if apierrors.IsAlreadyExists(err) {
+		patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"data":{"cache_agents":%q}}`, agents))
+		err = e.client.Patch(e.t.Context(), object, patch, client.FieldOwner("kubectl-edit"))
+	}
+	e.Expect(err).NotTo(HaveOccurred())
+}
+
+func (e *env) configMap() *corev1.ConfigMap {
+	e.t.Helper()
+	var object corev1.ConfigMap
+	e.Expect(e.client.Get(e.t.Context(), configMapKey, &object)).To(Succeed())
+	return &object
+}
+
+func (e *env) agents() string {
+	e.t.Helper()
+	return e.configMap().Data["cache_agents"]
+}
+
+func (e *env) create(name string, agents ...string) *v1alpha1.EdgeHubPolicy {
+	e.t.Helper()
+	policy := &v1alpha1.EdgeHubPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
+	policy.Spec.CacheAgents = agents
+	e.Expect(e.client.Create(e.t.Context(), policy)).To(Succeed())
+	return policy
+}
+
+func (e *env) delete(name string) {
+	e.t.Helper()
+	policy := &v1alpha1.EdgeHubPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
+	e.Expect(e.client.Delete(e.t.Context(), policy)).To(Succeed())
+	e.reconcile(name)
+}
+
+// reconcile reconciles a policy once and returns it.
+func (e *env) reconcile(name string) *v1alpha1.EdgeHubPolicy {
+	e.t.Helper()
+	policy, _, err := e.tryReconcile(name)
+	e.Expect(err).NotTo(HaveOccurred())
+	return policy
+}
+
+func (e *env) tryReconcile(name string) (*v1alpha1.EdgeHubPolicy, ctrl.Result, error) {
+	e.t.Helper()
+	key := client.ObjectKey{Namespace: "default", Name: name}
+	result, err := e.reconciler.Reconcile(e.t.Context(), ctrl.Request{NamespacedName: key})
+	var policy v1alpha1.EdgeHubPolicy
+	e.Expect(client.IgnoreNotFound(e.client.Get(e.t.Context(), key, &policy))).To(Succeed())
+	return &policy, result, err
+}
+
+func (e *env) expectCondition(policy *v1alpha1.EdgeHubPolicy, kind string, status metav1.ConditionStatus, reason string) {
+	e.t.Helper()
+	condition := meta.FindStatusCondition(policy.Status.Conditions, kind)
+	e.Expect(condition).NotTo(BeNil(), kind)
+	e.Expect(*condition).To(And(HaveField("Status", status), HaveField("Reason", reason)), kind)
+}
+
+// announced returns the events written since the last call.
+func (e *env) announced() []string {
+	var all []string
+	for {
+		select {
+		case event := <-e.events.Events:
+			all = append(all, event)
+		default:
+			return all
+		}
+	}
+}
+
+func TestAgentsComeAndGo(t *testing.T) {
+	e := newEnv(t)
+	e.create("one", "a", "b")
+	policy := e.reconcile("one")
+	e.Expect(e.agents()).To(Equal("a,b"))
+	e.expectCondition(policy, "Ready", "True", "Ready")
+	e.expectCondition(policy, "ConfigApplied", "True", "Applied")
+	e.expectCondition(policy, "RestartsComplete", "True", "NotRequested")
+	e.expectCondition(policy, "Stalled", "False", "NotStalled")
+	e.expectCondition(policy, "Reconciling", "False", "NotReconciling")
+	e.Expect(policy.Status.ObservedGeneration).To(Equal(policy.Generation))
+	e.Expect(policy.Status.Agents).To(HaveLen(2))
+	e.Expect(policy.Status.Pods).To(BeNil())
+	e.Expect(e.announced()).To(Equal([]string{"Normal Applied 2 agents in kube-system/edge-hub-cfg"}))
+
+	e.create("two", "b", "c")
+	e.reconcile("two")
+	e.Expect(e.agents()).To(Equal("a,b,c"))
+	e.delete("one")
+	e.Expect(e.agents()).To(Equal("b,c"), "b is still in a policy")
+	e.delete("two")
+	e.Expect(e.configMap().Data).To(Equal(map[string]string{"cache_agents": ""}))
+}
+
+func TestAgentsByHandStay(t *testing.T) {
+	e := newEnv(t)
+	e.byHand("hand, both")
+	e.create("one", "a", "both")
+	e.reconcile("one")
+	e.Expect(e.agents()).To(Equal("a,both,hand"))
+	e.Expect(e.configMap().Annotations).To(HaveKeyWithValue(AnnotationPolicyAgents, "a"))
+
+	e.byHand("a,both,hand,later")
+	e.reconcile("one")
+	e.delete("one")
+	e.Expect(e.agents()).To(Equal("both,hand,later"))
+	e.Expect(e.configMap().Data).To(HaveKeyWithValue("other", "stays"))
+}
+
+func TestFormattingByHandStays(t *testing.T) {
+	e := newEnv(t)
+	e.byHand("a,\n  hand,")
+	e.create("one", "a")
+	e.reconcile("one")
+	e.Expect(e.agents()).To(Equal("a,\n  hand,"))
+	e.Expect(e.writes).To(Equal([]string{"status"}))
+}
+
+func TestNoConfigMapWithoutAgents(t *testing.T) {
+	e := newEnv(t)
+	e.reconcile("no-such-policy")
+	err := e.client.Get(t.Context(), configMapKey, &corev1.ConfigMap{})
+	e.Expect(apierrors.IsNotFound(err)).To(BeTrue())
+}
+
+func TestSecondReconcileWritesNothing(t *testing.T) {
+	e := newEnv(t)
+	e.byHand("hand")
+	policy := e.create("one", "a", "hand")
+	policy.Spec.PodSelector = &v1alpha1.LabelSelector{}
+	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+	before := e.reconcile("one")
+	version := e.configMap().ResourceVersion
+	e.Expect(e.writes).To(Equal([]string{"apply", "status"}))
+	e.announced()
+
+	e.writes = nil
+	for range 3 {
+		e.clock = e.clock.Add(time.Hour)
+		after := e.reconcile("one")
+		e.Expect(after.ResourceVersion).To(Equal(before.ResourceVersion))
+	}
+	e.Expect(e.writes).To(BeEmpty())
+	e.Expect(e.configMap().ResourceVersion).To(Equal(version))
+	e.Expect(e.announced()).To(BeEmpty())
+
+	// An operator that starts anew has nothing to do either.
+	e.reconciler = NewReconciler(e.reconciler.client, e.reconciler.client, e.events, e.reconciler.now)
+	e.reconcile("one")
+	e.Expect(e.writes).To(BeEmpty())
+}
+
+func TestAgentRemovedByHandReturns(t *testing.T) {
+	e := newEnv(t)
+	e.create("one", "a")
+	e.create("two", "a")
+	e.reconcile("one")
+	e.reconcile("two")
+	first := e.reconcile("two").Status.Agents[0].AppliedTime
+
+	time.Sleep(time.Until(first.Add(1100 * time.Millisecond))) // times have whole seconds
+	e.byHand("hand")
+	// Both policies let go of it before it returns, whichever is first.
+	policy := e.reconcile("one")
+	e.Expect(policy.Status.Agents).To(BeEmpty())
+	e.expectCondition(policy, "ConfigApplied", "False", "Applying")
+	e.Expect(e.agents()).To(Equal("hand"))
+	e.reconcile("one")
+	e.Expect(e.agents()).To(Equal("hand"))
+	e.reconcile("two")
+	e.reconcile("one")
+	e.Expect(e.agents()).To(Equal("a,hand"))
+	for _, name := range []string{"one", "two"} {
+		applied := e.reconcile(name).Status.Agents
+		e.Expect(applied).To(HaveLen(1))
+		e.Expect(applied[0].AppliedTime.After(first.Time)).To(BeTrue())
+	}
+}
+
+func TestConfigMapDeletedByHandReturns(t *testing.T) {
+	e := newEnv(t)
+	e.create("one", "a")
+	e.reconcile("one")
+	e.Expect(e.client.Delete(t.Context(), configMapObject(""))).To(Succeed())
+	e.reconcile("one")
+	e.reconcile("one")
+	e.Expect(e.agents()).To(Equal("a"))
+}
+
+func TestMalformedConfigMapIsLeftAlone(t *testing.T) {
+	e := newEnv(t)
+	e.byHand("hand, a/b")
+	version := e.configMap().ResourceVersion
+	e.create("one", "a")
+	policy, result, err := e.tryReconcile("one")
+	e.Expect(err).NotTo(HaveOccurred())
+	e.Expect(result).To(Equal(ctrl.Result{}), "no retry: only a person can help")
+	e.Expect(e.configMap().ResourceVersion).To(Equal(version))
+	e.expectCondition(policy, "Stalled", "True", "ConfigMapMalformed")
+	e.expectCondition(policy, "ConfigApplied", "False", "ConfigMapMalformed")
+	e.expectCondition(policy, "Ready", "False", "ConfigMapMalformed")
+	e.Expect(meta.FindStatusCondition(policy.Status.Conditions, "Ready").Message).To(ContainSubstring(`entry 2 "a/b" contains "/"`))
+	e.Expect(e.announced()).To(ConsistOf(ContainSubstring("Warning ConfigMapMalformed correct ConfigMap kube-system/edge-hub-cfg")))
+	e.reconcile("one")
+	e.Expect(e.announced()).To(BeEmpty())
+
+	e.byHand("hand, a")
+	policy = e.reconcile("one")
+	e.expectCondition(policy, "Ready", "True", "Ready")
+
+	// Once applied, an agent stays so while the ConfigMap is malformed: the hubs
+	// keep it too.
+	applied := policy.Status.Agents
+	e.byHand("a/b")
+	e.Expect(e.reconcile("one").Status.Agents).To(Equal(applied))
+}
+
+func TestConcurrentEditIsNotLost(t *testing.T) {
+	for _, before := range []string{"", "hand"} {
+		t.Run("before: "+before, func(t *testing.T) {
+			e := newEnv(t)
+			if before != "" {
+				e.byHand(before)
+			}
+			e.create("one", "a")
+			e.meanwhile = func() { e.byHand("hand,concurrent") }
+			policy, result, err := e.tryReconcile("one")
+			e.Expect(err).NotTo(HaveOccurred())
+			e.Expect(result.RequeueAfter).To(BeNumerically(">", 0))
+			e.expectCondition(policy, "ConfigApplied", "False", "Applying")
+			e.Expect(e.agents()).To(Equal("hand,concurrent"))
+			e.reconcile("one")
+			e.Expect(e.agents()).To(Equal("a,concurrent,hand"))
+		})
+	}
+}
+
+func TestApplyFailureIsReported(t *testing.T) {
+	e := newEnv(t)
+	e.create("one", "a")
+	broken := interceptor.NewClient(e.client, interceptor.Funcs{
+		Apply: func(context.Context, client.WithWatch, runtime.ApplyConfiguration, ...client.ApplyOption) error {
+			return apierrors.NewForbidden(corev1.Resource("configmaps"), configMapKey.Name, nil)
+		},
+	})
+	e.reconciler = NewReconciler(broken, broken, e.events, time.Now)
+	policy, _, err := e.tryReconcile("one")
+	e.Expect(err).To(MatchError(ContainSubstring("forbidden")), "so that it is retried")
+	e.expectCondition(policy, "ConfigApplied", "False", "ApplyFailed")
+	e.expectCondition(policy, "Reconciling", "True", "ApplyFailed")
+	e.expectCondition(policy, "Stalled", "False", "NotStalled")
+}
+
+func TestAppliedTimeIsThatOfTheConfigMap(t *testing.T) {
+	e := newEnv(t)
+	e.byHand("hand")
+	// The operator's clock is an hour ahead; Pods are stamped by kube-apiserver.
+	e.clock = time.Now().Add(time.Hour)
+	e.create("one", "hand", "a")
+	for _, agent := range e.reconcile("one").Status.Agents {
+		e.Expect(agent.AppliedTime.Time).To(BeTemporally("~", time.Now(), 5*time.Second))
+	}
+}
+
+func TestPodsThatNothingReplacesNeedAttention(t *testing.T) {
+	e := newEnv(t)
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}
+	e.Expect(e.client.Create(t.Context(), node)).To(Succeed())
+	t.Cleanup(func() { e.Expect(e.client.Delete(context.Background(), node)).To(Succeed()) })
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bare", Labels: map[string]string{"app": "edge"}},
+		Spec:       corev1.PodSpec{NodeName: "node", Containers: []corev1.Container{{Name: "app", Image: "app"}}, AutomountServiceAccountToken: new(bool)},
+	}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "default"}}
+	e.Expect(client.IgnoreAlreadyExists(e.client.Create(t.Context(), account))).To(Succeed())
+	e.Expect(e.client.Create(t.Context(), pod)).To(Succeed())
+	policy := e.create("one", "a")
+	policy.Spec.PodSelector = &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"app": "edge"}}
+	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+
+	policy = e.reconcile("one")
+	e.expectCondition(policy, "ConfigApplied", "True", "Applied")
+	e.expectCondition(policy, "RestartsComplete", "False", "PodsNeedAttention")
+	e.expectCondition(policy, "Stalled", "True", "PodsNeedAttention")
+	e.Expect(policy.Status.Restarted).To(Equal("0/0"))
+	e.Expect(policy.Status.Pods.Unmanaged).To(Equal(int32(1)))
+	e.Expect(e.announced()).To(ConsistOf(ContainSubstring("Normal Applied"), ContainSubstring("Warning PodsNeedAttention")))
+
+	e.Expect(e.client.Delete(t.Context(), pod, client.GracePeriodSeconds(0))).To(Succeed())
+	e.Eventually(func() error { return e.client.Get(t.Context(), client.ObjectKeyFromObject(pod), pod) }).ShouldNot(Succeed())
+	policy = e.reconcile("one")
+	e.expectCondition(policy, "Ready", "True", "Ready")
+}

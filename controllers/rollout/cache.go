@@ -1,0 +1,136 @@
+package rollout
+
+import (
+	"maps"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// CacheByObject returns the cache options of the kinds this package reads: each
+// object is cut down to the few fields that are read, because a cluster has many
+// Pods. Nothing read through such a cache may be written back.
+func CacheByObject() map[client.Object]cache.ByObject {
+	return map[client.Object]cache.ByObject{
+		&corev1.Pod{}:         {Transform: trimPod},
+		&corev1.Node{}:        {Transform: trimNode},
+		&appsv1.ReplicaSet{}:  {Transform: trimReplicaSet},
+		&appsv1.StatefulSet{}: {Transform: trimStatefulSet},
+		&appsv1.DaemonSet{}:   {Transform: trimDaemonSet},
+	}
+}
+
+// trimPod keeps what observePod reads. Like every transform it returns objects
+// it does not know, such as tombstones, unchanged.
+func trimPod(object any) (any, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return object, nil
+	}
+	trimmed := &corev1.Pod{ObjectMeta: trimMeta(pod.ObjectMeta)}
+	trimmed.DeletionTimestamp = pod.DeletionTimestamp
+	if mirror(pod) {
+		trimmed.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: ""}
+	}
+	if owner := metav1.GetControllerOf(pod); owner != nil {
+		trimmed.OwnerReferences = []metav1.OwnerReference{*owner}
+	}
+	trimmed.Spec.NodeName = pod.Spec.NodeName
+	trimmed.Status.Phase = pod.Status.Phase
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodReady {
+			trimmed.Status.Conditions = []corev1.PodCondition{{
+				Type: condition.Type, Status: condition.Status, LastTransitionTime: condition.LastTransitionTime,
+			}}
+		}
+	}
+	return trimmed, nil
+}
+
+func trimNode(object any) (any, error) {
+	node, ok := object.(*corev1.Node)
+	if !ok {
+		return object, nil
+	}
+	trimmed := &corev1.Node{ObjectMeta: trimMeta(node.ObjectMeta)}
+	for _, condition := range node.Status.Conditions {
+		if condition.Type == corev1.NodeReady {
+			trimmed.Status.Conditions = []corev1.NodeCondition{{Type: condition.Type, Status: condition.Status}}
+		}
+	}
+	return trimmed, nil
+}
+
+func trimReplicaSet(object any) (any, error) {
+	set, ok := object.(*appsv1.ReplicaSet)
+	if !ok {
+		return object, nil
+	}
+	trimmed := &appsv1.ReplicaSet{ObjectMeta: trimMeta(set.ObjectMeta)}
+	trimmed.Spec.Replicas = set.Spec.Replicas
+	trimmed.Spec.Template.Labels = maps.Clone(set.Spec.Template.Labels)
+	return trimmed, nil
+}
+
+func trimStatefulSet(object any) (any, error) {
+	set, ok := object.(*appsv1.StatefulSet)
+	if !ok {
+		return object, nil
+	}
+	trimmed := &appsv1.StatefulSet{ObjectMeta: trimMeta(set.ObjectMeta)}
+	trimmed.Spec.Replicas = set.Spec.Replicas
+	trimmed.Spec.Template.Labels = maps.Clone(set.Spec.Template.Labels)
+	return trimmed, nil
+}
+
+func trimDaemonSet(object any) (any, error) {
+	set, ok := object.(*appsv1.DaemonSet)
+	if !ok {
+		return object, nil
+	}
+	trimmed := &appsv1.DaemonSet{ObjectMeta: trimMeta(set.ObjectMeta)}
+	trimmed.Spec.Template.Labels = maps.Clone(set.Spec.Template.Labels)
+	trimmed.Status.DesiredNumberScheduled = set.Status.DesiredNumberScheduled
+	return trimmed, nil
+}
+
+// trimMeta keeps what identifies an object, and its labels.
+func trimMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Name:              meta.Name,
+		Namespace:         meta.Namespace,
+		UID:               meta.UID,
+		ResourceVersion:   meta.ResourceVersion,
+		CreationTimestamp: meta.CreationTimestamp,
+		Labels:            meta.Labels,
+	}
+}
+
+// PodChanged reports whether an update of a Pod can change a plan.
+func PodChanged(before, after *corev1.Pod) bool {
+	return before.UID != after.UID ||
+		(before.DeletionTimestamp == nil) != (after.DeletionTimestamp == nil) ||
+		before.Spec.NodeName != after.Spec.NodeName ||
+		before.Status.Phase != after.Status.Phase ||
+		readyStatus(before) != readyStatus(after) ||
+		!maps.Equal(before.Labels, after.Labels) ||
+		!slices.EqualFunc(before.OwnerReferences, after.OwnerReferences, func(a, b metav1.OwnerReference) bool { return a.UID == b.UID })
+}
+
+// NodeChanged reports whether an update of a node can change a plan.
+func NodeChanged(before, after *corev1.Node) bool {
+	return NodeReady(before) != NodeReady(after) || !maps.Equal(before.Labels, after.Labels)
+}
+
+func readyStatus(pod *corev1.Pod) corev1.ConditionStatus {
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodReady {
+			return condition.Status
+		}
+	}
+	return corev1.ConditionUnknown
+}

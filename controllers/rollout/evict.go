@@ -1,0 +1,142 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+const (
+	// firstBackOff and maxBackOff bound how long a Pod waits after a
+	// PodDisruptionBudget refused its eviction. The wait doubles each time.
+	firstBackOff = time.Second
+	maxBackOff   = 2 * time.Minute
+)
+
+// budgetBlock is a refusal by PodDisruptionBudgets. It holds for the Pods of a
+// namespace that selector matches, until the time until.
+type budgetBlock struct {
+	namespace string
+	selector  labels.Selector
+	message   string
+	until     time.Time
+	delay     time.Duration
+}
+
+func (b *budgetBlock) covers(pod Pod) bool {
+	return b.namespace == pod.Namespace && b.selector.Matches(labels.Set(pod.Labels))
+}
+
+// budgets remembers which PodDisruptionBudgets refused an eviction, by UID. To
+// forget that in a restart of the operator costs one refused request.
+type budgets map[types.UID]*budgetBlock
+
+// blocking returns the refusal that covers pod now, nil if there is none.
+func (b budgets) blocking(pod Pod, now time.Time) *budgetBlock {
+	var found *budgetBlock
+	for _, block := range b {
+		if now.Before(block.until) && block.covers(pod) && (found == nil || block.message < found.message) {
+			found = block
+		}
+	}
+	return found
+}
+
+// refused remembers that budget refused an eviction.
+func (b budgets) refused(budget *policyv1.PodDisruptionBudget, selector labels.Selector, message string, now time.Time) {
+	block := b[budget.UID]
+	if block == nil {
+		block = &budgetBlock{delay: firstBackOff / 2}
+		b[budget.UID] = block
+	}
+	block.namespace, block.selector, block.message = budget.Namespace, selector, message
+	block.delay = min(2*block.delay, maxBackOff)
+	block.until = now.Add(block.delay)
+}
+
+// allowed forgets refusals that cover pod, which was evicted, and ones so old
+// that their budget is likely gone.
+func (b budgets) allowed(pod Pod, now time.Time) {
+	for uid, block := range b {
+		if block.covers(pod) || now.Sub(block.until) > 2*maxBackOff {
+			delete(b, uid)
+		}
+	}
+}
+
+// evict asks for the eviction of exactly this Pod: should another one have
+// taken its name, its UID differs and it stays. blocked is true if
+// PodDisruptionBudgets refuse, which r.budgets then knows.
+func (r *Restarter) evict(ctx context.Context, pod Pod) (blocked bool, err error) {
+	eviction := &policyv1.Eviction{DeleteOptions: &metav1.DeleteOptions{
+		Preconditions: &metav1.Preconditions{UID: &pod.UID},
+	}}
+	object := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}}
+	err = r.client.SubResource("eviction").Create(ctx, object, eviction)
+	switch {
+	case err == nil:
+		r.budgets.allowed(pod, r.now())
+		return false, nil
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		// The Pod is gone, and perhaps replaced by one of the same name: what
+		// the eviction was for is done.
+		return false, nil
+	case refusedByBudget(err):
+		return r.learnBudgets(ctx, pod, err)
+	}
+	return false, fmt.Errorf("evict Pod %s: %w", pod.Name, err)
+}
+
+// refusedByBudget reports whether err may be the refusal of a
+// PodDisruptionBudget: 429 with a cause, or 500, by which kube-apiserver says
+// that more than one covers the Pod. A 429 without a cause is plain overload.
+func refusedByBudget(err error) bool {
+	if apierrors.IsTooManyRequests(err) {
+		return apierrors.HasStatusCause(err, policyv1.DisruptionBudgetCause)
+	}
+	status, ok := err.(apierrors.APIStatus)
+	return ok && status.Status().Code == http.StatusInternalServerError
+}
+
+// learnBudgets finds the PodDisruptionBudgets behind refusal and remembers them.
+func (r *Restarter) learnBudgets(ctx context.Context, pod Pod, refusal error) (bool, error) {
+	var list policyv1.PodDisruptionBudgetList
+	if err := r.live.List(ctx, &list, client.InNamespace(pod.Namespace)); err != nil {
+		return false, fmt.Errorf("list PodDisruptionBudgets: %w", err)
+	}
+	var covering []int
+	selectors := make([]labels.Selector, len(list.Items))
+	for i := range list.Items {
+		selector, err := metav1.LabelSelectorAsSelector(list.Items[i].Spec.Selector)
+		if err == nil && selector.Matches(labels.Set(pod.Labels)) {
+			covering, selectors[i] = append(covering, i), selector
+		}
+	}
+	if len(covering) == 0 || (len(covering) == 1 && !apierrors.IsTooManyRequests(refusal)) {
+		// No budget explains it, or the one that did was deleted meanwhile.
+		return false, fmt.Errorf("evict Pod %s: %w", pod.Name, refusal)
+	}
+	names := make([]string, 0, len(covering))
+	for _, i := range covering {
+		names = append(names, fmt.Sprintf("%q", list.Items[i].Name))
+	}
+	slices.Sort(names)
+	message := fmt.Sprintf("PodDisruptionBudget %s allows no eviction now", names[0])
+	if len(names) > 1 {
+		message = fmt.Sprintf("PodDisruptionBudgets %s and %s cover the same Pod, which the Eviction API does not support: change their selectors", names[0], names[1])
+	}
+	for _, i := range covering {
+		r.budgets.refused(&list.Items[i], selectors[i], message, r.now())
+	}
+	return true, nil
+}

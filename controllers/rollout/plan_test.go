@@ -1,0 +1,188 @@
+package rollout
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+)
+
+var (
+	cutoff = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	now    = cutoff.Add(time.Hour)
+)
+
+// pod returns a Pod of workload w that is ready and was created before cutoff,
+// changed by change.
+func pod(name string, change ...func(*Pod)) Pod {
+	p := Pod{
+		Namespace: "default", Name: name, UID: types.UID(name), Workload: "w", Created: cutoff.Add(-time.Hour),
+		Selected: true, Scheduled: true, NodeReady: true, ReadySince: cutoff.Add(-time.Minute),
+	}
+	for _, c := range change {
+		c(&p)
+	}
+	return p
+}
+
+func restarted(p *Pod)   { p.Created, p.ReadySince = cutoff.Add(time.Second), cutoff.Add(2*time.Second) }
+func notReady(p *Pod)    { p.ReadySince = time.Time{} }
+func terminating(p *Pod) { p.Terminating = true }
+func deadNode(p *Pod)    { p.NodeReady = false; notReady(p) }
+func otherNode(p *Pod)   { p.Selected = false }
+func unscheduled(p *Pod) { p.Scheduled, p.Selected, p.NodeReady = false, false, false; notReady(p) }
+func bare(p *Pod)        { p.Workload = "" }
+
+func TestMakePlan(t *testing.T) {
+	two := intstr.FromInt32(2)
+	for _, test := range []struct {
+		name           string
+		pods           []Pod
+		desired        int
+		maxUnavailable intstr.IntOrString
+		minReady       time.Duration
+		blocked        []string
+		want           []string
+		wantCounts     v1alpha1.PodCounts
+		wantBlocked    int
+		wantNext       time.Duration
+	}{
+		{name: "no Pods"},
+		{
+			name: "one at a time, oldest first", desired: 3,
+			pods:       []Pod{pod("a"), pod("b", func(p *Pod) { p.Created = cutoff.Add(-2 * time.Hour) }), pod("c")},
+			want:       []string{"b"},
+			wantCounts: v1alpha1.PodCounts{Matched: 3, Pending: 3},
+		}, {
+			name: "created in the second of the cutoff", desired: 1,
+			pods:       []Pod{pod("a", func(p *Pod) { p.Created = cutoff })},
+			want:       []string{"a"},
+			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1},
+		}, {
+			name: "nothing is restarted twice", desired: 2,
+			pods:       []Pod{pod("a", restarted), pod("b", restarted)},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Restarted: 2},
+		}, {
+			name: "the next waits until the last is ready", desired: 2,
+			pods:       []Pod{pod("a", restarted, notReady), pod("b")},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Restarted: 1, Pending: 1, Unavailable: 1},
+		}, {
+			name: "and until it is there at all", desired: 2,
+			pods:       []Pod{pod("b")},
+			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1, Unavailable: 1},
+		}, {
+			name: "and until it is scheduled", desired: 2,
+			pods:       []Pod{pod("a", restarted, unscheduled), pod("b")},
+			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1, Unavailable: 1},
+		}, {
+			name: "a replacement on a node that is not selected counts", desired: 2,
+			pods:       []Pod{pod("a", restarted, otherNode, notReady), pod("b")},
+			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1, Unavailable: 1},
+		}, {
+			name: "a terminating Pod is not available", desired: 2,
+			pods:       []Pod{pod("a", terminating), pod("b")},
+			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1, Unavailable: 1},
+		}, {
+			name: "a terminating Pod that is replaced already is", desired: 2,
+			pods:       []Pod{pod("a", terminating), pod("a2", restarted), pod("b")},
+			want:       []string{"b"},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Restarted: 1, Pending: 1},
+		}, {
+			name: "a Pod that is not ready goes first", desired: 3, maxUnavailable: two,
+			pods:       []Pod{pod("a"), pod("b", notReady), pod("c")},
+			want:       []string{"b", "a"},
+			wantCounts: v1alpha1.PodCounts{Matched: 3, Pending: 3, Unavailable: 1},
+		}, {
+			name: "no more of them at once than allowed", desired: 3,
+			pods:       []Pod{pod("a", notReady), pod("b", notReady), pod("c", notReady)},
+			want:       []string{"a"},
+			wantCounts: v1alpha1.PodCounts{Matched: 3, Pending: 3, Unavailable: 3},
+		}, {
+			name: "even if nothing else may", desired: 3,
+			pods:       []Pod{pod("a"), pod("b", notReady), pod("c")},
+			want:       []string{"b"},
+			wantCounts: v1alpha1.PodCounts{Matched: 3, Pending: 3, Unavailable: 1},
+		}, {
+			name: "minReadySeconds not over for the restarted Pod", desired: 2, minReady: time.Minute,
+			pods:       []Pod{pod("a", restarted, func(p *Pod) { p.ReadySince = now.Add(-20 * time.Second) }), pod("b")},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Restarted: 1, Pending: 1, Unavailable: 1},
+			wantNext:   40 * time.Second,
+		}, {
+			name: "minReadySeconds not over for the next Pod", desired: 1, minReady: time.Minute,
+			pods:       []Pod{pod("a", func(p *Pod) { p.ReadySince = now.Add(-20 * time.Second) })},
+			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1, Unavailable: 1},
+			wantNext:   40 * time.Second,
+		}, {
+			name: "a node that is not ready is deferred and holds up nobody", desired: 2,
+			pods:       []Pod{pod("a", deadNode), pod("b")},
+			want:       []string{"b"},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Pending: 2, Deferred: 1},
+		}, {
+			name: "a node that broke after its Pod was restarted holds up all", desired: 2,
+			pods:       []Pod{pod("a", restarted, deadNode), pod("b")},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Restarted: 1, Pending: 1, Unavailable: 1},
+		}, {
+			name: "trouble on other nodes holds up nobody", desired: 2,
+			pods:       []Pod{pod("a", otherNode, notReady), pod("b")},
+			want:       []string{"b"},
+			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1},
+		}, {
+			name: "a Pod that nothing replaces is counted, not restarted", desired: 1,
+			pods:       []Pod{pod("a", bare), pod("b", bare, restarted), pod("c")},
+			want:       []string{"c"},
+			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1, Unmanaged: 1},
+		}, {
+			name: "a Pod of a workload that is unknown waits", desired: 1,
+			pods:       []Pod{pod("a", func(p *Pod) { p.Workload = "gone" }), pod("b", restarted)},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Restarted: 1, Pending: 1},
+		}, {
+			name: "a blocked Pod gives its turn away", desired: 3, blocked: []string{"a"},
+			pods:        []Pod{pod("a"), pod("b"), pod("c")},
+			want:        []string{"b"},
+			wantCounts:  v1alpha1.PodCounts{Matched: 3, Pending: 3},
+			wantBlocked: 1,
+		}, {
+			name: "percentages are rounded down", desired: 5, maxUnavailable: intstr.FromString("50%"),
+			pods:       []Pod{pod("a"), pod("b"), pod("c"), pod("d"), pod("e")},
+			want:       []string{"a", "b"},
+			wantCounts: v1alpha1.PodCounts{Matched: 5, Pending: 5},
+		}, {
+			name: "but to no less than 1", desired: 2, maxUnavailable: intstr.FromString("1%"),
+			pods:       []Pod{pod("a"), pod("b")},
+			want:       []string{"a"},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Pending: 2},
+		}, {
+			name: "a missing Pod counts for a percentage", desired: 4, maxUnavailable: intstr.FromString("50%"),
+			pods:       []Pod{pod("a"), pod("b"), pod("c")},
+			want:       []string{"a"},
+			wantCounts: v1alpha1.PodCounts{Matched: 3, Pending: 3, Unavailable: 1},
+		}, {
+			name: "surplus Pods make up for nothing", desired: 1,
+			pods:       []Pod{pod("a"), pod("b", restarted, notReady)},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Restarted: 1, Pending: 1, Unavailable: 1},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			rules := Rules{Cutoff: cutoff, MaxUnavailable: test.maxUnavailable, MinReady: test.minReady}
+			blocked := func(p Pod) bool { return slices.Contains(test.blocked, p.Name) }
+			plan := MakePlan(test.pods, map[types.UID]int{"w": test.desired}, rules, blocked, now)
+			var got []string
+			for _, p := range plan.Restart {
+				got = append(got, p.Name)
+			}
+			if !slices.Equal(got, test.want) {
+				t.Errorf("restart %v, want %v", got, test.want)
+			}
+			if plan.Counts != test.wantCounts {
+				t.Errorf("counts %+v, want %+v", plan.Counts, test.wantCounts)
+			}
+			if plan.Blocked != test.wantBlocked || plan.NextCheck != test.wantNext {
+				t.Errorf("blocked %d, next check %v, want %d, %v", plan.Blocked, plan.NextCheck, test.wantBlocked, test.wantNext)
+			}
+		})
+	}
+}
