@@ -88,7 +88,7 @@ func TestMetricLabelsAreBounded(t *testing.T) {
 func TestPanicBreaksOffTheResponse(t *testing.T) {
 	for _, p := range []any{"bug", http.ErrAbortHandler} {
 		s := httptest.NewServer(WithRecovery(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			w.WriteHeader(200)
+			w.WriteHeader(http.StatusOK)
 			_ = http.NewResponseController(w).Flush()
 			panic(p)
 		})))
