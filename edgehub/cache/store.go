@@ -13,7 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,6 +43,10 @@ type Store struct {
 	pages      pages
 	recordings sync.WaitGroup
 
+	agentsMu sync.Mutex // one SetAgents at a time
+
+	// The live path takes mu, and views.mu: nothing reads or writes a file
+	// while it holds one of them.
 	mu     sync.Mutex
 	caches func(agent string) bool // nil until the first SetAgents
 	dirs   map[directory]*views
@@ -48,9 +54,11 @@ type Store struct {
 
 // views are the views in one directory.
 type views struct {
-	mu     sync.Mutex
-	loaded bool // every file in the directory has its view in byKey
-	byKey  map[Key]*view
+	discovery sync.Once // finds the files in the directory that have no view yet
+
+	mu      sync.Mutex
+	removed bool
+	byKey   map[Key]*view
 }
 
 // Open returns the store over a cache directory. It reads no view before one is
@@ -91,26 +99,34 @@ func (s *Store) Close() error {
 }
 
 // SetAgents says which agents are cached. Views of others are removed, on disk
-// as in memory.
+// as in memory. Until it is called nothing is, and nothing is removed.
 func (s *Store) SetAgents(caches func(agent string) bool) error {
+	s.agentsMu.Lock()
+	defer s.agentsMu.Unlock()
+	// From here on no view of another agent is made or found; those that
+	// exist are ended without s.mu, which the live path takes.
 	s.mu.Lock()
 	s.caches = caches
-	var errs []error
-	gone := map[string]bool{}
+	gone := map[directory]*views{}
 	for dir, views := range s.dirs {
 		if !caches(dir.agent) {
-			gone[agentPath(dir.agent)] = true
-			views.remove()
+			gone[dir] = views
 			delete(s.dirs, dir)
 		}
 	}
 	s.mu.Unlock()
+	remove := map[string]bool{}
+	for dir, views := range gone {
+		views.remove()
+		remove[agentPath(dir.agent)] = true
+	}
 	entries, err := s.journal.ReadDir(".")
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, e := range entries {
-		if agent, ok := agentOfPath(e.Name()); e.IsDir() && (!ok || !caches(agent)) || gone[e.Name()] {
+		if agent, ok := agentOfPath(e.Name()); e.IsDir() && (!ok || !caches(agent)) || remove[e.Name()] {
 			klog.InfoS("Removing the cache of an agent that is no longer listed", "directory", e.Name())
 			errs = append(errs, s.journal.RemoveAll(e.Name()))
 		}
@@ -118,21 +134,33 @@ func (s *Store) SetAgents(caches func(agent string) bool) error {
 	return errors.Join(errs...)
 }
 
-// view returns the view with a key; nil if its agent is not cached.
-func (s *Store) view(key Key) *view {
+// KeepAgents says which agents are cached, and leaves what there is of others
+// for a later SetAgents.
+func (s *Store) KeepAgents(caches func(agent string) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.caches == nil || !s.caches(key.Agent) {
+	s.caches = caches
+}
+
+// view returns the view with a key; nil if its agent is not cached.
+func (s *Store) view(key Key) *view {
+	dir := s.directory(key)
+	if dir == nil {
 		return nil
 	}
-	dir := s.directory(key.directory())
 	dir.mu.Lock()
 	defer dir.mu.Unlock()
 	return dir.view(key)
 }
 
-// directory is called with s.mu held.
-func (s *Store) directory(d directory) *views {
+// directory returns the views beside a key's; nil if its agent is not cached.
+func (s *Store) directory(key Key) *views {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.caches == nil || !s.caches(key.Agent) {
+		return nil
+	}
+	d := key.directory()
 	dir := s.dirs[d]
 	if dir == nil {
 		dir = &views{byKey: map[Key]*view{}}
@@ -145,7 +173,7 @@ func (s *Store) directory(d directory) *views {
 func (d *views) view(key Key) *view {
 	v := d.byKey[key]
 	if v == nil {
-		v = &view{key: key, file: key.file()}
+		v = &view{key: key, file: key.file(), removed: d.removed}
 		d.byKey[key] = v
 	}
 	return v
@@ -154,8 +182,10 @@ func (d *views) view(key Key) *view {
 // remove ends the views of a directory that is to be removed.
 func (d *views) remove() {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, v := range d.byKey {
+	d.removed = true
+	all := slices.Collect(maps.Values(d.byKey))
+	d.mu.Unlock()
+	for _, v := range all {
 		v.mu.Lock()
 		v.removed = true
 		if v.journal != nil {
@@ -169,36 +199,29 @@ func (d *views) remove() {
 // siblings returns every view of a resource of one agent and identity,
 // including those that only the disk knows of yet.
 func (s *Store) siblings(key Key) []*view {
-	s.mu.Lock()
-	if s.caches == nil || !s.caches(key.Agent) {
-		s.mu.Unlock()
+	dir := s.directory(key)
+	if dir == nil {
 		return nil
 	}
-	d := key.directory()
-	dir := s.directory(d)
-	s.mu.Unlock()
-
+	dir.discovery.Do(func() {
+		// The disk is read without dir.mu, which the live path takes.
+		keys := s.discover(key.directory())
+		dir.mu.Lock()
+		defer dir.mu.Unlock()
+		for _, key := range keys {
+			dir.view(key)
+		}
+	})
 	dir.mu.Lock()
 	defer dir.mu.Unlock()
-	if !dir.loaded {
-		dir.loaded = true
-		s.discover(d, dir)
-	}
-	all := make([]*view, 0, len(dir.byKey))
-	for _, v := range dir.byKey {
-		all = append(all, v)
-	}
-	return all
+	return slices.Collect(maps.Values(dir.byKey))
 }
 
-// discover adds the views whose files are in a directory. dir.mu is held.
-func (s *Store) discover(d directory, dir *views) {
+// discover returns the keys of the views whose files are in a directory.
+func (s *Store) discover(d directory) (keys []Key) {
 	entries, err := s.journal.ReadDir(d.path())
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			klog.ErrorS(err, "Could not list cached views", "directory", d.path())
-		}
-		return
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		klog.ErrorS(err, "Could not list cached views", "directory", d.path())
 	}
 	for _, e := range entries {
 		key, err := s.keyOf(path.Join(d.path(), e.Name()))
@@ -206,8 +229,9 @@ func (s *Store) discover(d directory, dir *views) {
 			klog.V(2).InfoS("Ignoring a file that is no view", "directory", d.path(), "file", e.Name(), "reason", err)
 			continue
 		}
-		dir.view(key)
+		keys = append(keys, key)
 	}
+	return keys
 }
 
 var errStop = errors.New("read enough")
@@ -272,9 +296,7 @@ func (s *Store) all() []*view {
 	var all []*view
 	for _, dir := range s.dirs {
 		dir.mu.Lock()
-		for _, v := range dir.byKey {
-			all = append(all, v)
-		}
+		all = slices.AppendSeq(all, maps.Values(dir.byKey))
 		dir.mu.Unlock()
 	}
 	return all

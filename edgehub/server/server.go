@@ -149,7 +149,13 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 	h.client = &http.Client{Transport: rt}
 	h.config = config.Open(state, h.registry)
 	h.store = cache.Open(cache.Options{FS: journal.OS(cacheDir), Registry: h.registry})
-	h.setAgents(h.config.Current())
+	if _, known, _ := h.config.Status(); known {
+		h.setAgents(h.config.Current())
+	} else {
+		// Without a configuration nothing says that what is on disk is
+		// not wanted.
+		h.store.KeepAgents(h.config.Caches)
+	}
 	return h, nil
 }
 

