@@ -10,6 +10,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/yaml"
 
 	"github.com/edgehub-io/edge-hub/edgehub/capture"
 )
@@ -27,6 +28,7 @@ const returnJitter = 3 * time.Second
 // Answer writes the answer to a query from the cache. An error, which is a
 // Kubernetes Status, means that nothing was written. cloud ends watches.
 func (s *Store) Answer(w http.ResponseWriter, r *http.Request, q Query, cloud Cloud) error {
+	q = s.plain(q)
 	switch q.Verb {
 	case Get:
 		return s.answerGet(w, q)
@@ -41,6 +43,7 @@ func (s *Store) Answer(w http.ResponseWriter, r *http.Request, q Query, cloud Cl
 
 // CanAnswer reports whether there is data to answer a query from.
 func (s *Store) CanAnswer(q Query) bool {
+	q = s.plain(q)
 	switch q.Verb {
 	case Get:
 		snap, _, err := s.findObject(q)
@@ -63,6 +66,23 @@ func (s *Store) CanAnswer(q Query) bool {
 	}
 }
 
+// plain takes a query for a Table for one for the document that was kept of it.
+// Only kube-apiserver can print a Table of other objects, so without that
+// document the query is one for the objects themselves, which clients who ask
+// for Tables accept too.
+func (s *Store) plain(q Query) Query {
+	if q.Key.Representation != table {
+		return q
+	}
+	if snap, err := s.own(q); err == nil && snap != nil {
+		snap.release()
+		q.Verb = GetDocument
+		return q
+	}
+	q.Key.Representation, q.Key.Document = "", ""
+	return q
+}
+
 // head writes the header of an answer. Cache-Status is RFC 9211, Age RFC 9111:
 // the seconds since the cloud last confirmed the data.
 func (s *Store) head(w http.ResponseWriter, contentType string, asOf time.Time) {
@@ -73,13 +93,6 @@ func (s *Store) head(w http.ResponseWriter, contentType string, asOf time.Time) 
 	h.Set("Cache-Status", "edge-hub; hit; detail=cloud-unreachable")
 	h.Set("Age", strconv.FormatInt(age, 10))
 	w.WriteHeader(http.StatusOK)
-}
-
-func contentType(enc capture.Encoding) string {
-	if enc == capture.Protobuf {
-		return typeProtobuf
-	}
-	return typeJSON
 }
 
 // answerGet serves one object, from its own view or from a list it is in.
@@ -104,11 +117,16 @@ func (s *Store) answerGet(w http.ResponseWriter, q Query) error {
 			return apierrors.NewInternalError(err)
 		}
 		body = append(body, '\n')
+		if sel.yaml {
+			if body, err = yaml.JSONToYAML(body); err != nil {
+				return apierrors.NewInternalError(err)
+			}
+		}
 	} else {
 		body = capture.AppendEnvelope(nil, raw, sel.apiVersion, sel.kind)
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	s.head(w, contentType(sel.encoding), snap.asOf)
+	s.head(w, sel.contentType(), snap.asOf)
 	_, _ = w.Write(body) // the client may be gone
 	return nil
 }

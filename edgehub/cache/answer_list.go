@@ -39,7 +39,7 @@ func (s *Store) answerList(w http.ResponseWriter, q Query) error {
 	if sel.representation != "" {
 		meta.Kind, meta.APIVersion, meta.Sorted = partialObjectMetadata+"List", "meta.k8s.io/v1", false
 	}
-	s.head(w, contentType(sel.encoding), sel.asOf)
+	s.head(w, sel.contentType(), sel.asOf)
 	if err := sel.write(w, meta, page); err != nil {
 		klog.ErrorS(err, "Could not answer from the cache", "agent", q.Key.Agent, "resource", q.Key.Resource)
 		return abort(err)
@@ -153,6 +153,9 @@ func (s *selection) token(last entry) string {
 
 func (s *selection) write(w http.ResponseWriter, meta capture.ListMeta, p page) error {
 	out := bufio.NewWriterSize(w, 32<<10)
+	if s.yaml {
+		return s.writeYAML(out, meta, p)
+	}
 	scratch, err := capture.AppendListHead(nil, s.encoding, meta, p.size)
 	if err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"slices"
+	"strconv"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -45,7 +47,7 @@ func (s *Store) answerWatch(w http.ResponseWriter, r *http.Request, q Query, clo
 			return errTooLarge(asked, sel.last)
 		}
 	}
-	ct := contentType(sel.encoding)
+	ct := sel.contentType()
 	if sel.encoding != capture.JSON {
 		ct += ";stream=watch"
 	}
@@ -101,56 +103,73 @@ func (h *heldWatch) initial() error {
 	return nil
 }
 
-// replay sends the events after start. Where the view is broader than what is
-// asked for, an object that comes into the selection is ADDED to it and one
-// that leaves it is DELETED.
+// replay sends the events after start.
 func (h *heldWatch) replay(start uint64) error {
 	for _, e := range h.events {
 		if e.version <= start {
 			continue
 		}
-		typ := e.typ
-		before := false
-		if !h.whole() && e.previous.Length > 0 {
-			var err error
-			if _, before, err = h.read(e.key, e.previous); err != nil {
-				return err
-			}
+		send := h.transition
+		if h.whole() {
+			send = h.unchanged
 		}
-		raw, now, err := h.read(e.key, e.pos)
-		if err != nil {
-			return err
-		}
-		if !h.whole() {
-			switch {
-			case typ == capture.Deleted && !before && !now, !before && !now:
-				continue
-			case typ == capture.Deleted:
-			case !before:
-				typ = capture.Added
-			case !now:
-				if raw, err = h.unselected(e); err != nil {
-					return err
-				}
-				typ = capture.Deleted
-			default:
-				typ = capture.Modified
-			}
-		}
-		if err := h.send(typ, raw); err != nil {
+		if err := send(e); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// unselected reads an object that the selection no longer has.
-func (h *heldWatch) unselected(e event) ([]byte, error) {
-	all := *h.selection
-	all.prefix, all.labels, all.fields = "", nil, nil
-	all.buf, all.decoded = nil, nil
-	raw, _, err := all.read(e.key, e.pos)
-	return raw, err
+func (h *heldWatch) unchanged(e event) error {
+	raw, _, err := h.read(e.key, e.pos)
+	if err != nil {
+		return err
+	}
+	return h.send(e.typ, raw)
+}
+
+// transition sends an event of a broader view as it is seen in a selection: an
+// object that comes into it is ADDED, and one that leaves it is DELETED, shown
+// as it was before at the version at which it left, as kube-apiserver does it.
+func (h *heldWatch) transition(e event) error {
+	var before []byte
+	var was bool
+	if e.previous.Length > 0 {
+		raw, selected, err := h.read(e.key, e.previous)
+		if err != nil {
+			return err
+		}
+		if selected {
+			before, was = slices.Clone(raw), true
+		}
+	}
+	raw, is, err := h.read(e.key, e.pos)
+	switch {
+	case err != nil:
+		return err
+	case e.typ == capture.Deleted && (is || was):
+		if !is {
+			return h.left(before, e.version)
+		}
+		return h.send(capture.Deleted, raw)
+	case e.typ == capture.Deleted:
+		return nil
+	case is && was:
+		return h.send(capture.Modified, raw)
+	case is:
+		return h.send(capture.Added, raw)
+	case was:
+		return h.left(before, e.version)
+	}
+	return nil
+}
+
+func (h *heldWatch) left(before []byte, version uint64) error {
+	raw, err := capture.AppendWithVersion(nil, before, h.encoding, strconv.FormatUint(version, 10))
+	if err != nil {
+		return err
+	}
+	return h.send(capture.Deleted, raw)
 }
 
 // hold keeps the watch open.

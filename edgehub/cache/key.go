@@ -27,16 +27,19 @@ type Key struct {
 	// Name is set if the view is one object, read with GET.
 	Name string `json:"name,omitempty"`
 	// Representation is PartialObjectMetadata if the server was asked for
-	// objects' metadata alone, and empty for whole objects.
+	// objects' metadata alone, Table if it was asked to print them, and empty
+	// for whole objects.
 	Representation string `json:"as,omitempty"`
 
-	// Document is a document's path and query, followed by the media types
-	// that were asked for.
+	// Document is the path and query of a document, followed by the media
+	// types that were asked for; of a Table, which is kept like a document,
+	// it is the query alone.
 	Document string `json:"document,omitempty"`
 }
 
 const (
 	partialObjectMetadata = "PartialObjectMetadata"
+	table                 = "Table"
 	fileSuffix            = ".jsonl"
 	maxName               = 200 // bytes; file systems allow 255
 )
@@ -46,7 +49,7 @@ type directory struct{ agent, identity, resource string }
 
 func (k Key) directory() directory {
 	d := directory{agent: k.Agent, identity: k.Identity, resource: "discovery"}
-	if k.Document == "" {
+	if k.Resource != "" {
 		group := k.Group
 		if group == "" {
 			group = "core"
@@ -75,7 +78,7 @@ func agentOfPath(name string) (agent string, ok bool) {
 func (k Key) file() string {
 	var b strings.Builder
 	switch {
-	case k.Document != "":
+	case k.Resource == "":
 		b.WriteString(k.Document)
 	case k.Namespace == "":
 		b.WriteString("_all")
@@ -83,8 +86,12 @@ func (k Key) file() string {
 		b.WriteString(k.Namespace)
 	}
 	scope := escape(b.String())
+	query := k.Document
+	if k.Resource == "" {
+		query = ""
+	}
 	for _, part := range []struct{ name, value string }{
-		{"name", k.Name}, {"labels", k.LabelSelector}, {"fields", k.FieldSelector}, {"as", k.Representation},
+		{"name", k.Name}, {"labels", k.LabelSelector}, {"fields", k.FieldSelector}, {"as", k.Representation}, {"query", query},
 	} {
 		if part.value != "" {
 			scope += "," + part.name + "=" + escape(part.value)

@@ -17,6 +17,7 @@ type MediaType struct {
 
 const (
 	typeJSON     = "application/json"
+	typeYAML     = "application/yaml"
 	typeProtobuf = "application/vnd.kubernetes.protobuf"
 )
 
@@ -45,12 +46,28 @@ func encodingOf(contentType string) (enc capture.Encoding, ok bool) {
 	return 0, false
 }
 
-// negotiate chooses the encoding of an answer as kube-apiserver does: the
-// first type accepted that it can write. Tables are not among them: a client
-// that asks for one also names a type for the server that has none.
-func negotiate(accept []MediaType, representation string, protobuf bool) (capture.Encoding, bool) {
+// format is how an answer is written.
+type format struct {
+	encoding capture.Encoding
+	yaml     bool // JSON, written as YAML
+}
+
+func (f format) contentType() string {
+	switch {
+	case f.yaml:
+		return typeYAML
+	case f.encoding == capture.Protobuf:
+		return typeProtobuf
+	}
+	return typeJSON
+}
+
+// negotiate chooses the format of an answer as kube-apiserver does: the first
+// type accepted that it can write. Tables are not among them: a client that
+// asks for one also names a type for the server that has none.
+func negotiate(accept []MediaType, representation string, protobuf, stream bool) (format, bool) {
 	if len(accept) == 0 {
-		return capture.JSON, true
+		return format{encoding: capture.JSON}, true
 	}
 	for _, t := range accept {
 		if as := strings.TrimSuffix(t.As, "List"); as != "" && as != representation {
@@ -58,12 +75,16 @@ func negotiate(accept []MediaType, representation string, protobuf bool) (captur
 		}
 		switch t.Type {
 		case typeJSON, "application/*", "*/*":
-			return capture.JSON, true
+			return format{encoding: capture.JSON}, true
+		case typeYAML:
+			if !stream {
+				return format{encoding: capture.JSON, yaml: true}, true
+			}
 		case typeProtobuf:
 			if protobuf {
-				return capture.Protobuf, true
+				return format{encoding: capture.Protobuf}, true
 			}
 		}
 	}
-	return 0, false
+	return format{}, false
 }

@@ -78,8 +78,11 @@ func NewQuery(r *http.Request, info *request.RequestInfo, agent, identity string
 		// The request info takes a Namespace object to be in itself.
 		q.Key.Namespace = ""
 	}
-	if want := q.representation(); want == partialObjectMetadata {
+	switch want := q.representation(); {
+	case want == partialObjectMetadata:
 		q.Key.Representation = want
+	case want == table && info.Verb != "watch":
+		q.Key.Representation, q.Key.Document = want, r.URL.RawQuery
 	}
 	switch info.Verb {
 	case "get":

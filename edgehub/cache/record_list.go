@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"strings"
@@ -153,6 +154,17 @@ func (r *recording) get(body io.Reader) error {
 		return errors.Join(err, st.file.Discard())
 	}
 	return nil
+}
+
+// table records a Table, as it is: what a server prints for people can't be made
+// of anything else.
+func (r *recording) table(body io.Reader) error {
+	const head = `{"kind":"Table",`
+	peek := bufio.NewReaderSize(body, 4<<10)
+	if b, err := peek.Peek(len(head)); err != nil || string(b) != head {
+		return errors.Join(errOtherKind, err)
+	}
+	return r.document(peek)
 }
 
 // document records any other answer as it is.

@@ -125,12 +125,14 @@ func (r *recording) run(p *pipe, compressed bool) error {
 		}
 		body = z
 	}
-	switch r.query.Verb {
-	case List:
+	switch {
+	case r.query.Key.Representation == table:
+		return r.table(body)
+	case r.query.Verb == List:
 		return r.list(body)
-	case Watch:
+	case r.query.Verb == Watch:
 		return r.watch(body, p)
-	case Get:
+	case r.query.Verb == Get:
 		return r.get(body)
 	default:
 		return r.document(body)
@@ -162,7 +164,7 @@ func (r *recording) finish(err error) {
 // metadata alone if that is what the view holds.
 func (r *recording) expect(kind string) error {
 	kind = strings.TrimSuffix(kind, "List")
-	if kind == "Table" || kind == "Status" || (kind == partialObjectMetadata) != (r.query.Key.Representation == partialObjectMetadata) {
+	if kind == table || kind == "Status" || (kind == partialObjectMetadata) != (r.query.Key.Representation == partialObjectMetadata) {
 		return errOtherKind
 	}
 	return nil

@@ -16,7 +16,7 @@ import (
 // which it asks.
 type selection struct {
 	*snapshot
-	encoding       capture.Encoding
+	format
 	representation string
 	apiVersion     string // of the objects as they are answered
 	kind           string
@@ -100,7 +100,7 @@ func newSelection(snap *snapshot, q Query) (*selection, error) {
 	}
 	protobuf := sel.representation != "" || isBuiltIn(sel.apiVersion, sel.kind)
 	var ok bool
-	if sel.encoding, ok = negotiate(q.Accept, sel.representation, protobuf); !ok {
+	if sel.format, ok = negotiate(q.Accept, sel.representation, protobuf, q.Verb == Watch); !ok {
 		snap.release()
 		return nil, errNotAcceptable()
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"sigs.k8s.io/yaml"
 )
 
 const (
@@ -327,5 +329,39 @@ func TestDocumentIsServedAsItWas(t *testing.T) {
 	}
 	if code, _ := f.ask(f.queryAs("app", "me", "/apis", "application/yaml")); code != 503 {
 		t.Errorf("another media type is %d", code)
+	}
+}
+
+const asTable = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+
+func TestTableIsServedAsItWasPrinted(t *testing.T) {
+	f := newFixture(t)
+	printed := `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"10"},"columnDefinitions":[{"name":"Name"}],"rows":[{"cells":["x"]}]}`
+	f.record(f.queryAs("app", "me", inA+"?limit=500", asTable), printed)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	f.restart()
+	if code, body := f.ask(f.queryAs("app", "me", inA+"?limit=500", asTable)); code != 200 || body != printed {
+		t.Errorf("%d %s", code, body)
+	}
+	// One that was never printed is answered with the objects.
+	if code, body := f.ask(f.queryAs("app", "me", inA+"?limit=400", asTable)); code != 200 || !strings.HasPrefix(body, `{"kind":"ConfigMapList"`) {
+		t.Errorf("%d %s", code, body)
+	}
+	f.expect(inA, "x@3 rv=10")
+}
+
+func TestYAMLIsThatOfTheJSON(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3), object("a", "y", 4, "l", "multi\nline: 'x'")))
+	f.record(f.query(everywhere), listOf(2))
+	for _, path := range []string{inA, everywhere, inA + "?limit=1", inA + "/x"} {
+		_, text := f.ask(f.queryAs("app", "me", path, "application/json"))
+		want, err := yaml.JSONToYAML([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, got := f.ask(f.queryAs("app", "me", path, "application/yaml")); got != string(want) {
+			t.Errorf("%s in YAML:\n%s\nwant:\n%s", path, got, want)
+		}
 	}
 }

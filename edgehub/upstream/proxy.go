@@ -41,10 +41,9 @@ func WithHooks(ctx context.Context, hooks *Hooks) context.Context {
 // response.
 func Proxy(rt http.RoundTripper, failed func(http.ResponseWriter, *http.Request, error)) http.Handler {
 	return &httputil.ReverseProxy{
-		Transport:     rt,
-		FlushInterval: -1,
-		BufferPool:    &buffers,
-		ErrorLog:      log.New(klogWriter{}, "", 0),
+		Transport:  rt,
+		BufferPool: &buffers,
+		ErrorLog:   log.New(klogWriter{}, "", 0),
 		Rewrite: func(r *httputil.ProxyRequest) {
 			// Where it goes is the transport's to say.
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "https", "kube-apiserver", ""
