@@ -44,6 +44,10 @@ images: ## Build the container images (needs docker)
 manifests: ## Print everything that kubectl apply needs for the cloud side
 	@$(KUSTOMIZE) build config/default
 
+.PHONY: bundle
+bundle: ## Generate the OLM bundle from config/ and bundle/base.yaml
+	$(KUSTOMIZE) build config/default | go run ./bundle/generate
+
 ##@ Test
 .PHONY: test
 test: controlplane cc ## Run the unit and integration tests, with the race detector, against a real control plane
@@ -87,7 +91,10 @@ verify: lint ## Check that generated files and go.mod are current, manifests bui
 	cd test/controlplane && go mod tidy -diff && go vet ./...
 	$(MAKE) --no-print-directory generate
 	@git diff --exit-code -- api config || { echo "generated files were not current: commit what make generate wrote"; exit 1; }
-	$(KUSTOMIZE) build config/default >/dev/null
+	$(MAKE) --no-print-directory bundle
+	@test -z "$$(git status --porcelain -- bundle)" || { git status --short -- bundle; \
+		echo "the bundle was not current: commit what make bundle wrote"; exit 1; }
+	cd bundle/validate && go mod tidy -diff && go vet ./... && go test ./...
 	@! go list -m all | grep -q '^k8s.io/kubernetes ' || { echo "go.mod must stay free of k8s.io/kubernetes"; exit 1; }
 
 $(GOLANGCI_LINT):
