@@ -26,7 +26,8 @@ help: ## Show this help
 
 ##@ Use
 .PHONY: demo
-demo: build controlplane ## Tell the whole story on this machine: cache, lose the cloud, restart, return
+demo: build ## Tell the whole story on this machine: cache, lose the cloud, restart, return
+	@cd test/controlplane && go run . -o $(CONTROLPLANE) etcd kube-apiserver kubectl
 	@CGO_ENABLED=0 go build -o $(BIN)/edge-app ./test/apps/edge-app
 	@go run ./test/demo --bin $(BIN)
 

@@ -28,6 +28,9 @@ const returnJitter = 3 * time.Second
 // Answer writes the answer to a query from the cache. An error, which is a
 // Kubernetes Status, means that nothing was written. cloud ends watches.
 func (s *Store) Answer(w http.ResponseWriter, r *http.Request, q Query, cloud Cloud) error {
+	if q.invalid != nil {
+		return q.invalid
+	}
 	q = s.plain(q)
 	switch q.Verb {
 	case Get:
@@ -102,11 +105,10 @@ func (s *Store) answerGet(w http.ResponseWriter, q Query) error {
 		return err
 	}
 	defer snap.release()
-	sel, err := newSelection(snap, Query{Key: q.Key, Accept: q.Accept})
+	sel, err := newSelection(snap, q)
 	if err != nil {
 		return err
 	}
-	sel.prefix, sel.labels, sel.fields = "", nil, nil
 	raw, _, err := sel.read(e.key, e.pos)
 	if err != nil {
 		return apierrors.NewInternalError(err)

@@ -28,7 +28,7 @@ func (s *Store) answerList(w http.ResponseWriter, q Query) error {
 	if err != nil {
 		return err
 	}
-	page, err := sel.page(objects, q.Limit)
+	page, err := sel.page(objects, q)
 	if err != nil {
 		return apierrors.NewInternalError(err)
 	}
@@ -56,10 +56,18 @@ func checkVersion(q Query, snap *snapshot) error {
 		return nil
 	case asked > snap.last:
 		return errTooLarge(asked, snap.last)
-	case q.ResourceVersionMatch == "Exact" && asked < snap.last:
-		return errExpired(asked, snap.last)
+	case q.exact() && asked < snap.base:
+		return errExpired(asked, snap.base)
+	case q.exact() && asked < snap.last:
+		return snap.rewind(asked)
 	}
 	return nil
+}
+
+// exact reports whether the asked version is meant exactly: it says so, or it
+// says nothing and has a limit.
+func (q Query) exact() bool {
+	return q.ResourceVersionMatch == "Exact" || q.ResourceVersionMatch == "" && q.Limit > 0
 }
 
 // page is the objects of one answer.
@@ -87,45 +95,58 @@ func (s *selection) from(q Query) ([]entry, error) {
 	var token continueToken
 	b, err := base64.RawURLEncoding.DecodeString(q.Continue)
 	if err != nil || json.Unmarshal(b, &token) != nil || token.APIVersion != "meta.k8s.io/v1" || token.StartKey == "" {
-		return nil, apierrors.NewBadRequest("continue key is not valid")
+		return nil, apierrors.NewBadRequest("invalid continue token: continue key is not valid")
 	}
 	if token.ResourceVersion != int64(s.last) {
 		return nil, errContinueExpired()
 	}
-	start := s.keyPrefix(q.Key) + token.StartKey
+	start := strings.TrimPrefix(token.StartKey, "/")
+	switch {
+	case q.Key.Namespace != "":
+		start = q.Key.Namespace + "/" + start
+	case s.clusterScoped():
+		start = "/" + start
+	}
 	i := sort.Search(len(objects), func(i int) bool { return objects[i].key >= start })
 	return objects[i:], nil
 }
 
-// keyPrefix is what the keys of a query's objects have in common and a continue
-// token leaves out: the namespace, and for cluster-scoped objects the empty one.
-func (s *selection) keyPrefix(k Key) string {
-	if k.Namespace != "" {
-		return k.Namespace + "/"
-	}
-	if len(s.objects) > 0 && strings.HasPrefix(s.objects[0].key, "/") {
-		return "/"
-	}
-	return ""
+// clusterScoped reports whether the objects are in no namespace, so that their
+// keys begin with the slash.
+func (s *selection) clusterScoped() bool {
+	return len(s.objects) > 0 && strings.HasPrefix(s.objects[0].key, "/")
 }
 
 // page picks the objects of an answer. Protobuf states a list's length before
 // its items, so there everything is read once to be measured.
-func (s *selection) page(objects []entry, limit int64) (page, error) {
-	if s.encoding == capture.JSON && limit <= 0 {
-		return page{objects: objects}, nil // selected while it is written
+func (s *selection) page(objects []entry, q Query) (page, error) {
+	limit := q.Limit
+	if q.ResourceVersion == "0" {
+		limit = 0 // "any version" is answered from kube-apiserver's memory, whole
 	}
-	if s.whole() && s.encoding == capture.JSON {
-		if int64(len(objects)) <= limit {
-			return page{objects: objects}, nil
-		}
-		remaining := int64(len(objects)) - limit
-		return page{objects: objects[:limit], token: s.token(objects[limit-1]), remaining: &remaining}, nil
+	if s.prefix != "" {
+		from := sort.Search(len(objects), func(i int) bool { return objects[i].key >= s.prefix })
+		objects = objects[from:]
+		objects = objects[:sort.Search(len(objects), func(i int) bool { return !strings.HasPrefix(objects[i].key, s.prefix) })]
 	}
 	var p page
-	p.objects = make([]entry, 0, len(objects))
+	if s.labels == nil && s.fields == nil {
+		p.objects = objects
+		if limit > 0 && int64(len(objects)) > limit {
+			p.objects, p.token = objects[:limit], s.token(q, objects[limit-1])
+			if q.labels.Empty() && q.fields.Empty() {
+				remaining := int64(len(objects)) - limit
+				p.remaining = &remaining
+			}
+		}
+		return p, s.measure(&p)
+	}
+	if limit <= 0 && s.encoding == capture.JSON {
+		p.objects = objects
+		return p, nil // selected while it is written
+	}
 	for _, e := range objects {
-		raw, selected, err := s.read(e.key, e.pos)
+		_, selected, err := s.read(e.key, e.pos)
 		if err != nil {
 			return page{}, err
 		}
@@ -133,21 +154,39 @@ func (s *selection) page(objects []entry, limit int64) (page, error) {
 			continue
 		}
 		if limit > 0 && int64(len(p.objects)) == limit {
-			p.token = s.token(p.objects[limit-1])
-			return p, nil
+			p.token = s.token(q, p.objects[limit-1])
+			break
 		}
 		p.objects = append(p.objects, e)
-		p.size += capture.ListItemSize(len(raw))
 	}
-	return p, nil
+	return p, s.measure(&p)
 }
 
-func (s *selection) token(last entry) string {
-	start := last.key
-	if s.prefix != "" || s.key.Namespace != "" || strings.HasPrefix(start, "/") {
-		_, start, _ = strings.Cut(start, "/")
+// measure adds up the size of a page's items in protobuf.
+func (s *selection) measure(p *page) error {
+	if s.encoding == capture.JSON {
+		return nil
 	}
-	b, _ := json.Marshal(continueToken{"meta.k8s.io/v1", int64(s.last), start + "\x00"}) // always encodes
+	for _, e := range p.objects {
+		raw, _, err := s.read(e.key, e.pos)
+		if err != nil {
+			return err
+		}
+		p.size += capture.ListItemSize(len(raw))
+	}
+	return nil
+}
+
+// token continues behind an object. What it begins from is, as kube-apiserver
+// writes it, the object's key without the part that the whole list has in
+// common: /NAME in a list of one namespace or of cluster-scoped objects, else
+// /NAMESPACE/NAME.
+func (s *selection) token(q Query, last entry) string {
+	start := strings.TrimPrefix(last.key, "/")
+	if q.Key.Namespace != "" {
+		start = strings.TrimPrefix(last.key, q.Key.Namespace+"/")
+	}
+	b, _ := json.Marshal(continueToken{"meta.k8s.io/v1", int64(s.last), "/" + start + "\x00"}) // always encodes
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 

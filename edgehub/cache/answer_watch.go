@@ -72,6 +72,8 @@ var errEnded = errors.New("watch cannot be continued")
 // begin sends what comes before the watch is held.
 func (h *heldWatch) begin(start uint64) error {
 	switch {
+	case start == 0 && h.query.fromNow:
+		return nil
 	case start == 0:
 		return h.initial()
 	case start < h.base:

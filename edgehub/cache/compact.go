@@ -31,7 +31,10 @@ func (s *Store) compactIfDue(v *view) {
 func (s *Store) rewrite(v *view) (err error) {
 	l := loader{index: newIndex()}
 	if err := v.journal.Scan(l.read); err != nil {
-		return errors.Join(err, v.drop(s))
+		if isDamage(err) {
+			err = errors.Join(err, v.drop(s))
+		}
+		return err
 	}
 	staged, err := s.journal.Stage(v.file)
 	if err != nil {

@@ -19,7 +19,7 @@ func errNotCached(q Query) error {
 	if q.Key.Resource != "" {
 		what = fmt.Sprintf("%s %s", q.verb(), groupResource(q.Key))
 	}
-	return status.Unreachable(fmt.Sprintf("%s has not cached what is asked for (%s), so it can be answered only once the cloud is back", q.Key.Agent, what))
+	return status.NotCached(fmt.Sprintf("%s has not cached what is asked for (%s), so it can be answered only once the cloud is back", q.Key.Agent, what))
 }
 
 func (q Query) verb() string {

@@ -74,12 +74,10 @@ func negotiate(accept []MediaType, representation string, protobuf, stream bool)
 			continue
 		}
 		switch t.Type {
-		case typeJSON, "application/*", "*/*":
+		case typeJSON, "*/*":
 			return format{encoding: capture.JSON}, true
 		case typeYAML:
-			if !stream {
-				return format{encoding: capture.JSON, yaml: true}, true
-			}
+			return format{encoding: capture.JSON, yaml: true}, !stream // YAML has no frames
 		case typeProtobuf:
 			if protobuf {
 				return format{encoding: capture.Protobuf}, true

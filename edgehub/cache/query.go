@@ -1,15 +1,23 @@
 package cache
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/edgehub-io/edge-hub/edgehub/status"
 )
 
 // Verb is what a query does.
@@ -38,8 +46,10 @@ type Query struct {
 
 	Accept []MediaType
 
-	labels labels.Selector
-	fields fields.Selector
+	fromNow bool  // a watch without a version sends no initial events
+	invalid error // the Status that the request gets in any case
+	labels  labels.Selector
+	fields  fields.Selector
 }
 
 // documents are the paths below which discovery and schemas are served; a
@@ -93,7 +103,8 @@ func NewQuery(r *http.Request, info *request.RequestInfo, agent, identity string
 		if info.Verb == "watch" {
 			q.Verb = Watch
 		}
-		return q, q.options(r.URL.Query(), info)
+		q.options(r.URL.Query(), info)
+		return q, true
 	}
 	return Query{}, false
 }
@@ -103,8 +114,11 @@ func (q Query) document(r *http.Request) (Query, bool) {
 		if r.URL.Path == prefix || strings.HasPrefix(r.URL.Path, prefix+"/") {
 			q.Verb = GetDocument
 			q.Key.Document = r.URL.Path
-			if r.URL.RawQuery != "" {
-				q.Key.Document += "?" + r.URL.RawQuery
+			// What is answered does not depend on how long it may take.
+			query := r.URL.Query()
+			query.Del("timeout")
+			if len(query) > 0 {
+				q.Key.Document += "?" + query.Encode()
 			}
 			q.Key.Document += " " + strings.Join(r.Header.Values("Accept"), ",")
 			return q, true
@@ -113,15 +127,21 @@ func (q Query) document(r *http.Request) (Query, bool) {
 	return Query{}, false
 }
 
-// options reads metav1.ListOptions. It reports false for options that
-// kube-apiserver refuses, whose answer it is to give.
-func (q *Query) options(v url.Values, info *request.RequestInfo) bool {
-	var err error
-	if q.labels, err = labels.Parse(v.Get("labelSelector")); err != nil {
-		return false
+// options reads metav1.ListOptions. What kube-apiserver would refuse becomes
+// q.invalid.
+func (q *Query) options(v url.Values, info *request.RequestInfo) {
+	bad := func(name string, err error) {
+		if err != nil && q.invalid == nil {
+			q.invalid = status.BadRequest(fmt.Sprintf("%s %q: %v", name, v.Get(name), err))
+		}
 	}
-	if q.fields, err = fields.ParseSelector(v.Get("fieldSelector")); err != nil {
-		return false
+	var err error
+	q.labels, err = labels.Parse(v.Get("labelSelector"))
+	bad("labelSelector", err)
+	q.fields, err = fields.ParseSelector(v.Get("fieldSelector"))
+	bad("fieldSelector", err)
+	if q.invalid != nil {
+		return
 	}
 	if info.Name != "" && v.Get("fieldSelector") == "" {
 		// GET .../watch/pods/NAME, the old way to watch one object.
@@ -129,22 +149,43 @@ func (q *Query) options(v url.Values, info *request.RequestInfo) bool {
 	}
 	q.Key.LabelSelector, q.Key.FieldSelector = q.labels.String(), q.fields.String()
 	q.ResourceVersion, q.ResourceVersionMatch = v.Get("resourceVersion"), v.Get("resourceVersionMatch")
+	if q.ResourceVersion != "" {
+		_, err = strconv.ParseUint(q.ResourceVersion, 10, 64)
+		bad("resourceVersion", err)
+	}
 	q.Continue = v.Get("continue")
-	if s := v.Get("limit"); s != "" {
-		if q.Limit, err = strconv.ParseInt(s, 10, 64); err != nil {
-			return false
-		}
+	if v.Has("limit") {
+		q.Limit, err = strconv.ParseInt(v.Get("limit"), 10, 64)
+		bad("limit", err)
 	}
-	if s := v.Get("timeoutSeconds"); s != "" {
-		seconds, err := strconv.ParseInt(s, 10, 32)
-		if err != nil {
-			return false
-		}
-		q.Timeout = time.Duration(seconds) * time.Second
+	if v.Has("timeoutSeconds") {
+		seconds, err := strconv.ParseInt(v.Get("timeoutSeconds"), 10, 64)
+		bad("timeoutSeconds", err)
+		q.Timeout = time.Duration(min(seconds, 1<<31)) * time.Second
 	}
-	q.SendInitialEvents = q.Verb == Watch && isTrue(v.Get("sendInitialEvents"))
+	initial := isTrue(v.Get("sendInitialEvents"))
+	q.SendInitialEvents = q.Verb == Watch && initial
+	q.fromNow = v.Has("sendInitialEvents") && !initial
 	q.AllowBookmarks = isTrue(v.Get("allowWatchBookmarks"))
-	return true
+	if q.invalid == nil {
+		q.invalid = q.validate(v.Has("sendInitialEvents"), initial)
+	}
+}
+
+// validate applies kube-apiserver's own rules for options that depend on each
+// other.
+func (q *Query) validate(has, initial bool) error {
+	options := internalversion.ListOptions{
+		Watch: q.Verb == Watch, ResourceVersion: q.ResourceVersion, Continue: q.Continue, Limit: q.Limit,
+		ResourceVersionMatch: metav1.ResourceVersionMatch(q.ResourceVersionMatch), AllowWatchBookmarks: q.AllowBookmarks,
+	}
+	if has {
+		options.SendInitialEvents = &initial
+	}
+	if errs := validation.ValidateListOptions(&options, true); len(errs) > 0 {
+		return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", errs)
+	}
+	return nil
 }
 
 // isTrue reads a boolean as API machinery's query conversion does: anything

@@ -19,6 +19,7 @@ type staging struct {
 }
 
 func (r *recording) stage() (*staging, error) {
+	r.store.siblings(r.view.key) // makes room of what a crash left beside it
 	file, err := r.store.journal.Stage(r.view.file)
 	if err != nil {
 		return nil, err

@@ -21,6 +21,9 @@ var errOtherKind = errors.New("not the kind of object that is cached")
 // to the cache, or resp.Body itself if the answer is not to be cached. The
 // copy takes its own time: the body's reader does not wait for the disk.
 func (s *Store) Record(q Query, resp *http.Response) io.ReadCloser {
+	if q.invalid != nil {
+		return resp.Body // not understood as kube-apiserver understands it
+	}
 	if resp.StatusCode != http.StatusOK {
 		s.withdraw(q, resp.StatusCode)
 		return resp.Body

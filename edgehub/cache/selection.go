@@ -58,7 +58,12 @@ func (s *Store) find(q Query) (*selection, error) {
 	if best == nil {
 		return nil, errNotCached(q)
 	}
-	return newSelection(best, q)
+	sel, err := newSelection(best, q)
+	if err != nil {
+		best.release()
+		return nil, err
+	}
+	return sel, nil
 }
 
 // own returns the content of the view that a query names.
@@ -80,19 +85,22 @@ func covers(have, want Key) bool {
 		(have.Representation == "" || have.Representation == want.Representation)
 }
 
+// newSelection picks what a query asks for from a snapshot, which stays the
+// caller's to release if there is an error.
 func newSelection(snap *snapshot, q Query) (*selection, error) {
 	sel := &selection{snapshot: snap, representation: q.Key.Representation, apiVersion: snap.head.APIVersion, kind: snap.head.Kind}
-	if snap.key.LabelSelector != q.Key.LabelSelector {
+	// A single object is picked by its key, whatever selected the list it is in.
+	several := q.Verb == List || q.Verb == Watch
+	if several && snap.key.LabelSelector != q.Key.LabelSelector {
 		sel.labels = q.labels
 	}
-	if snap.key.FieldSelector != q.Key.FieldSelector {
+	if several && snap.key.FieldSelector != q.Key.FieldSelector {
 		sel.fields = q.fields
 		if err := checkFields(q); err != nil {
-			snap.release()
 			return nil, err
 		}
 	}
-	if snap.key.Namespace == "" && q.Key.Namespace != "" && snap.key.Name == "" {
+	if several && snap.key.Namespace == "" && q.Key.Namespace != "" {
 		sel.prefix = q.Key.Namespace + "/"
 	}
 	if sel.representation != "" {
@@ -101,7 +109,6 @@ func newSelection(snap *snapshot, q Query) (*selection, error) {
 	protobuf := sel.representation != "" || isBuiltIn(sel.apiVersion, sel.kind)
 	var ok bool
 	if sel.format, ok = negotiate(q.Accept, sel.representation, protobuf, q.Verb == Watch); !ok {
-		snap.release()
 		return nil, errNotAcceptable()
 	}
 	return sel, nil
@@ -243,6 +250,9 @@ var selectable = map[string]map[string]string{
 // renamed are the labels that are not the path of their value.
 var renamed = map[string]string{"status.successful": "status.succeeded"}
 
+// checkFields refuses a field label that kube-apiserver can't select by. Which
+// labels a custom resource has is up to its definition; one that selects nothing
+// it knows of is not told from one that has no objects.
 func checkFields(q Query) error {
 	known, listed := selectable[groupResource(q.Key).String()]
 	custom := !listed && strings.Contains(q.Key.Group, ".")

@@ -54,7 +54,8 @@ type Store struct {
 
 // views are the views in one directory.
 type views struct {
-	discovery sync.Once // finds the files in the directory that have no view yet
+	discovery  sync.Mutex // held while the directory is read
+	discovered bool       // every file in it has its view in byKey
 
 	mu      sync.Mutex
 	removed bool
@@ -203,42 +204,58 @@ func (s *Store) siblings(key Key) []*view {
 	if dir == nil {
 		return nil
 	}
-	dir.discovery.Do(func() {
+	dir.discovery.Lock()
+	defer dir.discovery.Unlock()
+	var found []Key
+	if !dir.discovered {
 		// The disk is read without dir.mu, which the live path takes.
-		keys := s.discover(key.directory())
-		dir.mu.Lock()
-		defer dir.mu.Unlock()
-		for _, key := range keys {
-			dir.view(key)
-		}
-	})
+		found, dir.discovered = s.discover(key.directory())
+	}
 	dir.mu.Lock()
 	defer dir.mu.Unlock()
+	for _, key := range found {
+		dir.view(key)
+	}
 	return slices.Collect(maps.Values(dir.byKey))
 }
 
-// discover returns the keys of the views whose files are in a directory.
-func (s *Store) discover(d directory) (keys []Key) {
+// discover returns the keys of the views whose files are in a directory, and
+// whether that is all of them. It removes what a crash left of lists that were
+// being recorded.
+func (s *Store) discover(d directory) (keys []Key, all bool) {
+	all = true
 	entries, err := s.journal.ReadDir(d.path())
+	if err == nil {
+		err = s.journal.RemoveStaged(d.path())
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		klog.ErrorS(err, "Could not list cached views", "directory", d.path())
+		all = false
 	}
 	for _, e := range entries {
 		key, err := s.keyOf(path.Join(d.path(), e.Name()))
 		if err != nil || key.directory() != d || key.file() != path.Join(d.path(), e.Name()) {
 			klog.V(2).InfoS("Ignoring a file that is no view", "directory", d.path(), "file", e.Name(), "reason", err)
+			// What can't be read now may be next time.
+			all = all && (err == nil || isDamage(err))
 			continue
 		}
 		keys = append(keys, key)
 	}
-	return keys
+	return keys, all
+}
+
+// isDamage reports whether an error says that a file's content is of no use,
+// rather than that it could not be read.
+func isDamage(err error) bool {
+	return errors.Is(err, journal.ErrCorrupt) || errors.Is(err, errFormat) || errors.Is(err, errNotLegal)
 }
 
 var errStop = errors.New("read enough")
 
 // keyOf reads a file's first record.
 func (s *Store) keyOf(file string) (key Key, err error) {
-	_, err = s.journal.Open(file, func(_ journal.Position, body []byte) error {
+	f, err := s.journal.Open(file, func(_ journal.Position, body []byte) error {
 		rec, err := parseRecord(body)
 		if err != nil {
 			return err
@@ -257,7 +274,7 @@ func (s *Store) keyOf(file string) (key Key, err error) {
 		return key, nil
 	}
 	if err == nil {
-		err = fmt.Errorf("empty: %w", journal.ErrCorrupt)
+		err = errors.Join(fmt.Errorf("empty: %w", journal.ErrCorrupt), f.Close())
 	}
 	return key, err
 }
@@ -305,6 +322,9 @@ func (s *Store) all() []*view {
 // lost is told by the journal that a file did not become durable.
 func (s *Store) lost(name string, err error) {
 	s.failed(err)
+	if errors.Is(err, journal.ErrUnwritten) {
+		return // it is complete, in part in memory
+	}
 	// The journal's goroutine must not wait for a view's lock, whose holder
 	// may be waiting for the journal.
 	go func() {

@@ -6,10 +6,12 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/klog/v2"
 
 	"github.com/edgehub-io/edge-hub/edgehub/capture"
@@ -84,7 +86,7 @@ func (v *view) version() string {
 	if v.last == 0 {
 		return v.head.ResourceVersion // not an integer: opaque
 	}
-	return fmt.Sprint(v.last)
+	return strconv.FormatUint(v.last, 10)
 }
 
 func (v *view) advance(version uint64) {
@@ -111,6 +113,11 @@ func (v *view) load(s *Store) {
 		err = fmt.Errorf("holds another view: %w", journal.ErrCorrupt)
 		_ = file.Close()
 	}
+	if err != nil && !isDamage(err) {
+		klog.ErrorS(err, "Could not read a cache file", "file", v.file)
+		v.loaded = false // for another try
+		return
+	}
 	if err != nil {
 		klog.ErrorS(err, "Dropping a cache file that can't be read", "file", v.file)
 		s.metrics.dropped.Inc()
@@ -133,6 +140,7 @@ type loader struct {
 	started    bool
 	ended      bool
 	index      *index // filled if set
+	until      uint64 // if set, events behind this version are left out
 }
 
 func (l *loader) read(pos journal.Position, body []byte) error {
@@ -162,8 +170,12 @@ func (l *loader) read(pos journal.Position, body []byte) error {
 		l.last, l.listed = l.base, pos.Offset+int64(pos.Length)
 		return nil
 	}
-	if version := parseVersion(string(rec.version)); l.ended && version > l.last {
+	version := parseVersion(string(rec.version))
+	if l.ended && version > l.last {
 		l.last = version
+	}
+	if l.ended && l.until != 0 && version > l.until {
+		return nil
 	}
 	if l.index != nil {
 		l.index.add(rec, pos)
@@ -200,6 +212,10 @@ func (v *view) install(s *Store, staged *journal.File, end endRecord, before uin
 
 // drop forgets the view's content and removes its file. v.mu is held.
 func (v *view) drop(s *Store) error {
+	v.load(s)
+	if v.journal == nil && v.loaded {
+		return nil
+	}
 	if v.journal != nil {
 		_ = v.journal.Close() // its file is removed
 	}
@@ -239,7 +255,9 @@ func (v *view) snapshot(s *Store) (*snapshot, error) {
 	}
 	if v.index == nil {
 		l := loader{index: newIndex()}
-		if err := v.journal.Scan(l.read); err != nil {
+		if err := v.journal.Scan(l.read); err != nil && !isDamage(err) {
+			return nil, err
+		} else if err != nil {
 			klog.ErrorS(err, "Dropping a cache file that went bad", "file", v.file)
 			s.metrics.dropped.Inc()
 			return nil, v.drop(s)
@@ -268,6 +286,16 @@ type snapshot struct {
 	objects    []entry
 	events     []event
 	chunks     []journal.Position
+}
+
+// rewind takes the snapshot back to a version that its journal still tells.
+func (s *snapshot) rewind(version uint64) error {
+	l := loader{index: newIndex(), until: version}
+	if err := s.journal.Scan(l.read); err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	s.objects, s.events, s.last, s.version = l.index.list(), nil, version, strconv.FormatUint(version, 10)
+	return nil
 }
 
 func (s *snapshot) release() { _ = s.journal.Release() } // reading only

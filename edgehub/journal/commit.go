@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"time"
 )
@@ -21,12 +22,16 @@ func (s *Store) markDirty(f *File) {
 
 // publish asks for a staged file to be synced and renamed. The caller holds a
 // reference.
-func (s *Store) publish(f *File) {
+func (s *Store) publish(f *File) error {
 	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return ErrClosed
+	}
 	superseded := s.published[f.name]
 	if superseded == f {
 		s.mu.Unlock()
-		return
+		return nil
 	}
 	s.published[f.name] = f
 	f.refs.Add(1)
@@ -35,6 +40,7 @@ func (s *Store) publish(f *File) {
 	if superseded != nil {
 		superseded.abandon(ErrReplaced)
 	}
+	return nil
 }
 
 func (s *Store) wakeUp() {
@@ -52,7 +58,10 @@ func (s *Store) run() {
 	for {
 		next, closed := s.commit()
 		if closed {
-			return
+			if s.idle() {
+				return
+			}
+			continue // records came in meanwhile
 		}
 		if next > 0 {
 			timer.Reset(next)
@@ -64,15 +73,28 @@ func (s *Store) run() {
 	}
 }
 
+func (s *Store) idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.dirty) == 0 && len(s.published) == 0
+}
+
 // commit makes the files durable that are due. It returns the time until the
 // next ones are, zero if there are none, and whether the store is closed.
 func (s *Store) commit() (next time.Duration, closed bool) {
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
+	replaced := map[string]bool{}
 	for _, f := range s.takeDue(&next, &closed) {
-		err := s.commitFile(f)
-		if err != nil && !errors.Is(err, ErrReplaced) {
-			s.options.OnError(f.name, err)
+		if !replaced[f.name] {
+			published, err := s.commitFile(f, closed)
+			replaced[f.name] = published && (err == nil || errors.Is(err, ErrUnwritten))
+			if err != nil && !errors.Is(err, ErrReplaced) {
+				s.options.OnError(f.name, err)
+				if closed {
+					s.closeErr = errors.Join(s.closeErr, err)
+				}
+			}
 		}
 		_ = f.Release() // the data is durable or its loss was reported
 	}
@@ -85,6 +107,7 @@ func (s *Store) takeDue(next *time.Duration, closed *bool) []*File {
 	*closed = s.closed
 	now := time.Now()
 	var due []*File
+	// The published ones come first: what they replace need not be synced.
 	take := func(f *File) bool {
 		wait := s.options.Interval - now.Sub(s.lastSync[f.name])
 		if wait > 0 && !s.closed {
@@ -117,23 +140,48 @@ func (s *Store) takeDue(next *time.Duration, closed *bool) []*File {
 	return due
 }
 
-// commitFile makes one file durable, under its final name.
-func (s *Store) commitFile(f *File) error {
+// commitFile makes one file durable, under its final name. It reports whether
+// the file was staged until now.
+func (s *Store) commitFile(f *File, closed bool) (published bool, err error) {
 	f.mu.Lock()
-	err := f.flush()
+	if f.err != nil {
+		f.mu.Unlock()
+		return false, nil // reported when it failed; its pages prove nothing
+	}
+	unwritten := f.flush()
+	known := f.reported
+	f.reported = unwritten != nil
+	if known && unwritten != nil && !f.unsynced && f.temp == "" && !closed {
+		f.mu.Unlock()
+		s.markDirty(f) // to try again
+		return false, nil
+	}
 	f.unsynced = false
 	temp := f.temp
 	f.mu.Unlock()
-	if err == nil {
-		s.syncs.Add(1)
-		err = f.handle.Sync()
+
+	s.syncs.Add(1)
+	err = f.handle.Sync()
+	published = temp != ""
+	switch {
+	case published:
+		err = s.rename(f, temp, err)
+	case err != nil:
+		f.fail(err)
+	default:
+		err = s.syncOnce(path.Dir(f.name))
 	}
-	if temp == "" {
-		if err != nil {
-			f.fail(err)
+	if err == nil && unwritten != nil {
+		err = fmt.Errorf("%w: %w", ErrUnwritten, unwritten)
+		if !closed {
+			s.markDirty(f) // to try again
 		}
-		return err
 	}
+	return published, err
+}
+
+// rename brings a staged file that was synced, with a result, to its place.
+func (s *Store) rename(f *File, temp string, err error) error {
 	if err == nil {
 		err = s.fs.Rename(temp, f.name)
 	}
@@ -143,7 +191,7 @@ func (s *Store) commitFile(f *File) error {
 	}
 	f.mu.Lock()
 	f.temp = ""
-	again := f.unsynced
+	again := f.unsynced || len(f.buf) > 0
 	f.mu.Unlock()
 	if again {
 		// Records came in between the sync and the rename.
@@ -155,36 +203,68 @@ func (s *Store) commitFile(f *File) error {
 	return nil
 }
 
+// syncOnce makes the entries of a directory durable that were there when the
+// store was opened: the process before may not have come to it. A directory
+// that could not be synced has its next try here.
+func (s *Store) syncOnce(dir string) error {
+	s.mu.Lock()
+	synced := s.synced[dir] && s.durable[dir]
+	s.mu.Unlock()
+	if synced {
+		return nil
+	}
+	if err := s.syncDirs(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil // a directory that is gone has nothing to keep
+}
+
 // syncDirs makes the entries of dir durable, and those of the directories
 // above it that were not synced since dir may have been made.
 func (s *Store) syncDirs(dir string) error {
-	for {
+	if err := s.syncDir(dir); err != nil {
+		return err
+	}
+	var reached []string
+	for !s.isDurable(dir) {
+		reached = append(reached, dir)
+		dir = path.Dir(dir)
 		if err := s.syncDir(dir); err != nil {
 			return err
 		}
-		s.mu.Lock()
-		known := s.durable[dir]
-		s.durable[dir] = true
-		s.mu.Unlock()
-		if known || dir == "." {
-			return nil
-		}
-		dir = path.Dir(dir)
 	}
+	// Only now: a directory is durable if those above it are.
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, dir := range reached {
+		s.durable[dir] = true
+	}
+	return nil
+}
+
+func (s *Store) isDurable(dir string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.durable[dir]
 }
 
 func (s *Store) syncDir(dir string) error {
 	s.syncs.Add(1)
-	return s.fs.SyncDir(dir)
+	err := s.fs.SyncDir(dir)
+	s.mu.Lock()
+	s.synced[dir] = err == nil
+	s.mu.Unlock()
+	return err
 }
 
 // Close makes everything durable and ends the store. Files that are staged
-// but not published are left for RemoveStaged.
+// but not published are left for RemoveStaged. The error, of which OnError was
+// told as well, says what could not be made durable.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	s.closed = true
 	s.wakeUp()
 	s.mu.Unlock()
 	<-s.done
-	return nil
+	return s.closeErr
 }

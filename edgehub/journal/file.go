@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -31,9 +32,10 @@ type File struct {
 
 	mu       sync.Mutex
 	temp     string // its present name while staged, "" once it is live
-	buf      []byte // appended, not yet written
-	size     int64  // bytes in handle
+	buf      []byte // whole records that are appended, not yet written
+	size     int64  // bytes in handle that are whole records
 	unsynced bool   // written to since the last sync began
+	reported bool   // OnError knows that buf can't be written
 	err      error  // sticky: nothing can be appended any more
 }
 
@@ -64,26 +66,23 @@ func (f *File) Append(parts ...[]byte) (Position, error) {
 	if f.err != nil {
 		return Position{}, fmt.Errorf("append to %s: %w", f.name, f.err)
 	}
-	pos := Position{f.size + int64(len(f.buf)), int32(length)}
-	f.buf = appendPrefix(f.buf, sum)
-	for _, p := range parts {
-		if len(f.buf)+len(p) > writeSize {
-			// A large part goes straight to the file: copying it into
-			// the buffer would only make the buffer grow.
-			if err := f.write(f.buf); err != nil {
-				return Position{}, f.undo(pos.Offset, err)
-			}
-			f.buf = f.buf[:0]
-			if len(p) >= writeSize {
-				if err := f.write(p); err != nil {
-					return Position{}, f.undo(pos.Offset, err)
-				}
-				continue
-			}
+	if len(f.buf)+length > writeSize {
+		if err := f.drain(); err != nil {
+			return Position{}, err
 		}
-		f.buf = append(f.buf, p...)
 	}
-	f.buf = append(f.buf, '\n')
+	pos := Position{f.size + int64(len(f.buf)), int32(length)}
+	if length > writeSize {
+		if err := f.writeLarge(sum, parts); err != nil {
+			return Position{}, err
+		}
+	} else {
+		f.buf = appendPrefix(f.buf, sum)
+		for _, p := range parts {
+			f.buf = append(f.buf, p...)
+		}
+		f.buf = append(f.buf, '\n')
+	}
 	if f.temp == "" {
 		// The committer flushes as well, should no Flush come.
 		f.store.markDirty(f)
@@ -91,8 +90,45 @@ func (f *File) Append(parts ...[]byte) (Position, error) {
 	return pos, nil
 }
 
+// writeLarge writes a record that is larger than the buffer, which is empty. A
+// large part goes straight to the file: copying it into the buffer would only
+// make the buffer grow.
+func (f *File) writeLarge(sum uint32, parts [][]byte) error {
+	start := f.size
+	f.buf = appendPrefix(f.buf, sum)
+	for _, p := range parts {
+		if len(f.buf)+len(p) <= writeSize {
+			f.buf = append(f.buf, p...)
+			continue
+		}
+		err := f.drain()
+		if err == nil {
+			err = f.write(p)
+		}
+		if err != nil {
+			return f.undo(start, err)
+		}
+	}
+	f.buf = append(f.buf, '\n')
+	if err := f.drain(); err != nil {
+		return f.undo(start, err)
+	}
+	return nil
+}
+
+// undo takes back a record of which a part may have been written. If that
+// fails too, nothing may be appended behind the torn record.
+func (f *File) undo(offset int64, cause error) error {
+	f.buf, f.size = f.buf[:0], offset
+	if err := f.handle.Truncate(offset); err != nil {
+		f.err = errors.Join(cause, err)
+	}
+	return cause
+}
+
 // Flush hands what was appended to the operating system, so that it survives
-// the end of this process.
+// the end of this process. If that fails nothing is lost: the records can be
+// read, and writing them is tried again.
 func (f *File) Flush() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -100,12 +136,8 @@ func (f *File) Flush() error {
 }
 
 func (f *File) flush() error {
-	if len(f.buf) == 0 {
-		return nil // also after a failure: what was written can be read
-	}
-	start := f.size
-	if err := f.write(f.buf); err != nil {
-		return f.undo(start, err)
+	if err := f.drain(); err != nil {
+		return err
 	}
 	// A long-lived file that is written to now and then must not hold a
 	// buffer all the time.
@@ -113,39 +145,43 @@ func (f *File) flush() error {
 	return nil
 }
 
-func (f *File) write(p []byte) error {
-	n, err := f.handle.WriteAt(p, f.size)
-	f.size += int64(n)
-	f.unsynced = true
-	f.store.written.Add(int64(n))
-	return err
+// drain writes the buffer. If that fails the next try writes the same bytes to
+// the same place, so that a part that was written does no harm.
+func (f *File) drain() error {
+	if err := f.write(f.buf); err != nil {
+		return err
+	}
+	f.buf, f.reported = f.buf[:0], false
+	return nil
 }
 
-// undo takes back a record of which a part may have been written. If that
-// fails too, nothing more may be appended behind the torn record.
-func (f *File) undo(offset int64, cause error) error {
-	f.buf = nil
-	if offset < f.size {
-		if err := f.handle.Truncate(offset); err != nil {
-			f.err = errors.Join(cause, err)
-		}
-		f.size = offset
+func (f *File) write(p []byte) error {
+	if len(p) == 0 {
+		return nil
 	}
-	return fmt.Errorf("write %s: %w", f.name, cause)
+	n, err := f.handle.WriteAt(p, f.size)
+	f.store.written.Add(int64(n))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", f.name, err)
+	}
+	f.size += int64(n)
+	f.unsynced = true
+	return nil
 }
 
 // Scan calls fn for each record in order. The body is valid until fn returns;
 // an error of fn ends the scan and is returned.
 func (f *File) Scan(fn func(Position, []byte) error) error {
 	f.mu.Lock()
-	err := f.flush()
-	size := f.size
-	f.mu.Unlock()
-	if err != nil {
-		return err
+	var waiting []byte
+	if f.flush() != nil {
+		waiting = bytes.Clone(f.buf)
 	}
-	valid, err := scan(io.NewSectionReader(f.handle, 0, size), fn)
-	if err == nil && valid < size {
+	written := f.size
+	f.mu.Unlock()
+	r := io.MultiReader(io.NewSectionReader(f.handle, 0, written), bytes.NewReader(waiting))
+	valid, err := scan(r, fn)
+	if err == nil && valid < written+int64(len(waiting)) {
 		err = ErrCorrupt
 	}
 	if err != nil {
@@ -156,21 +192,14 @@ func (f *File) Scan(fn func(Position, []byte) error) error {
 
 // Read returns the body of the record at pos, in buf if it is large enough.
 func (f *File) Read(pos Position, buf []byte) ([]byte, error) {
-	f.mu.Lock()
-	var err error
-	if pos.Offset+int64(pos.Length) > f.size {
-		err = f.flush()
-	}
-	f.mu.Unlock()
-	if err != nil {
-		return nil, err
-	}
 	if cap(buf) < int(pos.Length) {
 		buf = make([]byte, pos.Length)
 	}
 	buf = buf[:pos.Length]
-	if _, err := f.handle.ReadAt(buf, pos.Offset); err != nil {
-		return nil, fmt.Errorf("read %s at %d: %w", f.name, pos.Offset, err)
+	if !f.readWaiting(pos, buf) {
+		if _, err := f.handle.ReadAt(buf, pos.Offset); err != nil {
+			return nil, fmt.Errorf("read %s at %d: %w", f.name, pos.Offset, err)
+		}
 	}
 	b, err := body(buf[:len(buf)-1])
 	if err != nil {
@@ -179,18 +208,31 @@ func (f *File) Read(pos Position, buf []byte) ([]byte, error) {
 	return b, nil
 }
 
+// readWaiting copies a record that is not in the file yet.
+func (f *File) readWaiting(pos Position, to []byte) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := pos.Offset - f.size
+	return at >= 0 && at < int64(len(f.buf)) && copy(to, f.buf[at:]) == len(to)
+}
+
 // Publish asks for a staged file to take the place of the one with its name:
 // it is synced, renamed and its directory synced, within Options.Interval. A
 // later Publish under the same name supersedes one that has not happened yet.
 // Records may be appended before and after.
 func (f *File) Publish() error {
 	f.mu.Lock()
-	err := f.flush()
-	f.mu.Unlock()
-	if err != nil {
-		return err
+	err := f.err
+	if err == nil {
+		err = f.flush()
 	}
-	f.store.publish(f)
+	f.mu.Unlock()
+	if err == nil {
+		err = f.store.publish(f)
+	}
+	if err != nil {
+		return fmt.Errorf("publish %s: %w", f.name, err)
+	}
 	return nil
 }
 
@@ -210,18 +252,19 @@ func (f *File) abandon(cause error) {
 func (f *File) giveUp(cause error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.buf, f.err = nil, cause
+	f.err = cause
 	if f.temp != "" {
 		_ = f.store.fs.Remove(f.temp) // RemoveStaged finds what stays behind
 		f.temp = ""
 	}
 }
 
-// fail ends appending to a file that could not be made durable.
+// fail ends appending to a file that could not be made durable. What was
+// appended can still be read, to be written anew.
 func (f *File) fail(cause error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.buf, f.err = nil, cause
+	f.err = cause
 }
 
 // Close gives the first reference back. What was flushed is still synced.
@@ -248,7 +291,7 @@ func (f *File) Release() error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.err = ErrReplaced
+	f.buf, f.err = nil, ErrReplaced
 	return f.handle.Close()
 }
 

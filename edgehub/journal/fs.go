@@ -1,14 +1,13 @@
 package journal
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
-	"strconv"
-	"sync/atomic"
 )
 
 const (
@@ -77,13 +76,10 @@ func (o osFS) SyncDir(name string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-var tempSequence atomic.Uint64
-
-// tempName is a name beside name that no reader takes for a journal. The
-// process id keeps a restarted process apart from files its predecessor left.
-func tempName(name string) string {
-	return path.Join(path.Dir(name), TempPrefix+strconv.Itoa(os.Getpid())+"-"+strconv.FormatUint(tempSequence.Add(1), 10))
-}
+// tempName is a name beside name that no reader takes for a journal. id must
+// differ from those of other processes, a former one with the same process id
+// among them, whose files a crash may have left.
+func tempName(name, id string) string { return path.Join(path.Dir(name), TempPrefix+id) }
 
 // TempPrefix begins the name of every file that is not yet complete. What a
 // crash leaves under such a name is garbage.
@@ -92,13 +88,16 @@ const TempPrefix = ".tmp-"
 // WriteFile replaces the file name below root with data in one step: after a
 // crash at any moment either the old content or the new is there. It returns
 // once the new content is durable. The file's mode is 0600.
-func WriteFile(root *os.Root, name string, data []byte) (err error) {
-	fsys := OS(root)
+func WriteFile(root *os.Root, name string, data []byte) error { return writeFile(OS(root), name, data) }
+
+func writeFile(fsys FS, name string, data []byte) error {
 	dir := path.Dir(name)
+	_, err := fsys.ReadDir(dir)
+	isNew := errors.Is(err, fs.ErrNotExist)
 	if err := fsys.MkdirAll(dir, dirPerm); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
-	temp := tempName(name)
+	temp := tempName(name, rand.Text())
 	f, err := fsys.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, filePerm)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
@@ -113,8 +112,14 @@ func WriteFile(root *os.Root, name string, data []byte) (err error) {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, errors.Join(err, fsys.Remove(temp)))
 	}
-	if err := fsys.SyncDir(dir); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
+	for {
+		if err := fsys.SyncDir(dir); err != nil {
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+		if !isNew || dir == "." {
+			return nil
+		}
+		// The directory's own entry is new, and perhaps those above.
+		dir = path.Dir(dir)
 	}
-	return nil
 }

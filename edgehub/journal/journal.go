@@ -10,15 +10,19 @@
 package journal
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -31,16 +35,31 @@ type Options struct {
 	// content is not to be trusted to survive a power loss until it has
 	// been staged and published anew: after a failed fsync the kernel may
 	// hold pages as clean that never reached the disk, so that a second
-	// fsync proves nothing.
+	// fsync proves nothing, and nothing more is appended to them.
+	//
+	// An error that is ErrUnwritten is of another kind: the file is in
+	// order, but its last records wait in memory, for room on the disk
+	// perhaps. Writing them is tried each Interval.
+	//
+	// OnError must not call the Store.
 	OnError func(name string, err error)
 }
 
+var (
+	// ErrUnwritten says that records could not be written yet.
+	ErrUnwritten = errors.New("records wait to be written")
+	// ErrClosed is the error of a store that was closed.
+	ErrClosed = errors.New("journal is closed")
+)
+
 // Store is a tree of journal files with one goroutine that syncs them.
 type Store struct {
-	fs      FS
-	options Options
-	written atomic.Int64
-	syncs   atomic.Int64
+	fs       FS
+	options  Options
+	instance string // tells this store's temporary names from others'
+	temps    atomic.Uint64
+	written  atomic.Int64
+	syncs    atomic.Int64
 
 	// commitMu is held while files are renamed, so that RemoveAll can't
 	// miss one that is just arriving.
@@ -50,8 +69,10 @@ type Store struct {
 	dirty     map[*File]bool
 	published map[string]*File     // staged files to rename, by name
 	lastSync  map[string]time.Time // by name, for files that are replaced
-	durable   map[string]bool      // directories whose own entry is synced
+	durable   map[string]bool      // directories that are there after a crash
+	synced    map[string]bool      // directories that this store has synced
 	closed    bool
+	closeErr  error // what Close could not make durable
 
 	wake chan struct{}
 	done chan struct{}
@@ -68,10 +89,12 @@ func Open(fsys FS, options Options) *Store {
 	s := &Store{
 		fs:        fsys,
 		options:   options,
+		instance:  rand.Text(),
 		dirty:     map[*File]bool{},
 		published: map[string]*File{},
 		lastSync:  map[string]time.Time{},
 		durable:   map[string]bool{".": true},
+		synced:    map[string]bool{},
 		wake:      make(chan struct{}, 1),
 		done:      make(chan struct{}),
 	}
@@ -93,7 +116,7 @@ func (s *Store) Stage(name string) (*File, error) {
 	if err := s.fs.MkdirAll(path.Dir(name), dirPerm); err != nil {
 		return nil, fmt.Errorf("stage %s: %w", name, err)
 	}
-	temp := tempName(name)
+	temp := tempName(name, s.instance+"-"+strconv.FormatUint(s.temps.Add(1), 10))
 	h, err := s.fs.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, filePerm)
 	if err != nil {
 		return nil, fmt.Errorf("stage %s: %w", name, err)
@@ -106,12 +129,22 @@ func (s *Store) Stage(name string) (*File, error) {
 // what follows is cut off, so that the next Append continues a legal prefix.
 // An error of fn other than ErrCorrupt leaves the file as it is and is
 // returned. If there is no such file the error is fs.ErrNotExist.
+//
+// A file on a file system that is mounted read-only, and one that can't be cut
+// off, can be read but not appended to.
 func (s *Store) Open(name string, fn func(Position, []byte) error) (*File, error) {
 	h, err := s.fs.OpenFile(name, os.O_RDWR, filePerm)
+	readOnly := errors.Is(err, syscall.EROFS)
+	if readOnly {
+		h, err = s.fs.OpenFile(name, os.O_RDONLY, filePerm)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}
 	f := s.file(name, "", h)
+	if readOnly {
+		f.err = syscall.EROFS
+	}
 	if err := f.recover(fn); err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, errors.Join(err, h.Close()))
 	}
@@ -137,14 +170,29 @@ func (f *File) recover(fn func(Position, []byte) error) error {
 		return err
 	}
 	f.size = valid
-	if valid == info.Size() {
+	if f.err != nil {
 		return nil
 	}
-	if err := f.handle.Truncate(valid); err != nil {
+	if valid < info.Size() {
+		f.err = f.cutOff(valid)
+	}
+	if f.err == nil {
+		// A process that was killed may have written what is here and not
+		// have come to sync it.
+		f.store.markDirty(f)
+	}
+	return nil
+}
+
+// cutOff removes what lies behind the last good record. It is gone for good
+// before anything is appended: else a crash could leave a new record in front
+// of an old one that happens to begin where the new one ends.
+func (f *File) cutOff(size int64) error {
+	if err := f.handle.Truncate(size); err != nil {
 		return err
 	}
-	f.store.markDirty(f)
-	return nil
+	f.store.syncs.Add(1)
+	return f.handle.Sync()
 }
 
 // ReadDir lists a directory without the files that are still staged.
@@ -163,7 +211,7 @@ func (s *Store) ReadDir(name string) ([]fs.DirEntry, error) {
 }
 
 // RemoveStaged removes what a crash left of files that were being staged in a
-// directory. It must not run while files are staged there.
+// directory. It leaves those that this store is staging.
 func (s *Store) RemoveStaged(dir string) error {
 	entries, err := s.fs.ReadDir(dir)
 	if err != nil {
@@ -171,7 +219,7 @@ func (s *Store) RemoveStaged(dir string) error {
 	}
 	var errs []error
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), TempPrefix) {
+		if strings.HasPrefix(e.Name(), TempPrefix) && !strings.HasPrefix(e.Name(), TempPrefix+s.instance) {
 			errs = append(errs, s.fs.RemoveAll(path.Join(dir, e.Name())))
 		}
 	}
@@ -198,11 +246,9 @@ func (s *Store) RemoveAll(name string) error {
 			dropped = append(dropped, f)
 		}
 	}
-	for dir := range s.durable {
-		if below(dir) {
-			delete(s.durable, dir)
-		}
-	}
+	forget := func(dir string, _ bool) bool { return below(dir) }
+	maps.DeleteFunc(s.durable, forget)
+	maps.DeleteFunc(s.synced, forget)
 	s.mu.Unlock()
 	for _, f := range dropped {
 		f.abandon(ErrReplaced)
@@ -210,8 +256,13 @@ func (s *Store) RemoveAll(name string) error {
 	if err := s.fs.RemoveAll(name); err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
-	if err := s.syncDir(path.Dir(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove %s: %w", name, err)
+	for dir := path.Dir(name); ; dir = path.Dir(dir) {
+		switch err := s.syncDirs(dir); {
+		case err == nil:
+			return nil
+		case !errors.Is(err, fs.ErrNotExist) || dir == ".":
+			return fmt.Errorf("remove %s: %w", name, err)
+		}
+		// The directory is gone as well, but perhaps not yet for good.
 	}
-	return nil
 }

@@ -129,7 +129,7 @@ func (h *cached) answer(w http.ResponseWriter, r *http.Request, x *Exchange) err
 	}
 	q, ok := cache.NewQuery(r, h.info, h.agent, id.Key)
 	if !ok {
-		return status.Unreachable("this kind of request is never answered from the cache")
+		return status.NeverCached()
 	}
 	if !h.Store.Knows(h.agent, id.Key) {
 		return status.Forbidden(fmt.Sprintf("%s was served nothing as %q while kube-apiserver was reachable, so edge-hub has nothing to serve it now", id.User, h.agent))

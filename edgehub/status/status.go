@@ -32,6 +32,23 @@ func Unreachable(message string) *apierrors.StatusError {
 		"kube-apiserver is unreachable from this node: "+message)
 }
 
+// NotCached is the answer to a read that only kube-apiserver can answer. It is
+// retried soon, since client-go repeats a request ten times before it gives up,
+// and people wait for it.
+func NotCached(message string) *apierrors.StatusError {
+	s := Unreachable(message)
+	s.ErrStatus.Details.RetryAfterSeconds = 1
+	return s
+}
+
+// NeverCached is the answer to a read of what the cache never has. It asks for no
+// retry: client-go would repeat the request ten times.
+func NeverCached() *apierrors.StatusError {
+	s := Unreachable("this kind of request is never answered from the cache")
+	s.ErrStatus.Details = nil
+	return s
+}
+
 // OutcomeUnknown is the answer to a write that was sent and never answered. It
 // asks for no retry: the write may have been done.
 func OutcomeUnknown() *apierrors.StatusError {

@@ -13,21 +13,23 @@ import (
 const mainModule = "github.com/edgehub-io/edge-hub"
 
 // Binary is the path of a control plane program such as kube-apiserver: in
-// KUBEBUILDER_ASSETS if that is set, otherwise in bin/controlplane of this
-// repository, where make controlplane builds it.
+// KUBEBUILDER_ASSETS if that is set and has it, otherwise in bin/controlplane of
+// this repository, where make controlplane builds it.
 func Binary(name string) (string, error) {
-	dir := os.Getenv("KUBEBUILDER_ASSETS")
-	if dir == "" {
-		root, err := repositoryRoot()
+	if dir := os.Getenv("KUBEBUILDER_ASSETS"); dir != "" {
+		path, err := filepath.Abs(filepath.Join(dir, name))
 		if err != nil {
 			return "", err
 		}
-		dir = filepath.Join(root, "bin", "controlplane")
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
 	}
-	path, err := filepath.Abs(filepath.Join(dir, name))
+	root, err := repositoryRoot()
 	if err != nil {
 		return "", err
 	}
+	path := filepath.Join(root, "bin", "controlplane", name)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("%s is not there: run make controlplane", path)
 	} else if err != nil {

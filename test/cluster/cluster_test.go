@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -188,11 +189,21 @@ func TestStartReportsWhyAComponentEnded(t *testing.T) {
 	}
 }
 
-func TestMissingBinariesAreNamed(t *testing.T) {
-	t.Setenv("KUBEBUILDER_ASSETS", t.TempDir())
-	_, err := cluster.Start(t.Context(), cluster.Options{})
-	if err == nil || !strings.Contains(err.Error(), "make controlplane") {
+func TestBinariesAreFoundOrNamed(t *testing.T) {
+	if _, err := cluster.Binary("kube-nothing"); err == nil || !strings.Contains(err.Error(), "make controlplane") {
 		t.Fatalf("error %v", err)
+	}
+	assets := t.TempDir()
+	t.Setenv("KUBEBUILDER_ASSETS", assets)
+	want := filepath.Join(assets, "kube-nothing")
+	if err := os.WriteFile(want, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := cluster.Binary("kube-nothing"); err != nil || got != want {
+		t.Fatalf("%s, %v", got, err)
+	}
+	if got, err := cluster.Binary("etcd"); err != nil || filepath.Dir(got) == assets {
+		t.Fatalf("what KUBEBUILDER_ASSETS lacks is %s, %v", got, err)
 	}
 }
 

@@ -9,8 +9,8 @@
 //
 // A binary that is already there and was built from the same go.mod, go.sum and
 // linker flags is kept. The folder can serve as KUBEBUILDER_ASSETS. When
-// KUBEBUILDER_ASSETS is set, nothing is built: the program only checks that the
-// binaries a control plane needs are in it.
+// KUBEBUILDER_ASSETS is set, its binaries are used instead, and only those are
+// built that it lacks; it must have etcd, kube-apiserver and kubectl.
 package main
 
 import (
@@ -64,13 +64,19 @@ func run(ctx context.Context, args []string) error {
 	} else if err != nil {
 		return err
 	}
-	if assets := os.Getenv("KUBEBUILDER_ASSETS"); assets != "" {
-		fmt.Fprintf(os.Stderr, "using KUBEBUILDER_ASSETS=%s\n", assets)
-		return checkAssets(assets)
-	}
 	wanted, err := selectPrograms(flags.Args())
 	if err != nil {
 		return err
+	}
+	if assets := os.Getenv("KUBEBUILDER_ASSETS"); assets != "" {
+		fmt.Fprintf(os.Stderr, "using KUBEBUILDER_ASSETS=%s\n", assets)
+		if err := checkAssets(assets); err != nil {
+			return err
+		}
+		wanted = slices.DeleteFunc(slices.Clone(wanted), func(p program) bool { return executable(assets, p.name) })
+		if len(wanted) == 0 {
+			return nil
+		}
 	}
 	dir, err := filepath.Abs(*out)
 	if err != nil {
@@ -101,8 +107,7 @@ func selectPrograms(names []string) ([]program, error) {
 func checkAssets(dir string) error {
 	var missing []string
 	for _, name := range envtestAssets {
-		info, err := os.Stat(filepath.Join(dir, name))
-		if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		if !executable(dir, name) {
 			missing = append(missing, name)
 		}
 	}
@@ -111,6 +116,11 @@ func checkAssets(dir string) error {
 			dir, strings.Join(missing, ", "))
 	}
 	return nil
+}
+
+func executable(dir, name string) bool {
+	info, err := os.Stat(filepath.Join(dir, name))
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
 // buildAll builds what is missing or out of date. One process at a time does so

@@ -71,7 +71,7 @@ func TestKubebuilderAssetsAreCheckedNotBuilt(t *testing.T) {
 	for _, name := range envtestAssets {
 		write(t, filepath.Join(dir, name), 0o755)
 	}
-	if err := run(t.Context(), []string{"-o", out}); err != nil {
+	if err := run(t.Context(), append([]string{"-o", out}, envtestAssets...)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(out); !os.IsNotExist(err) {

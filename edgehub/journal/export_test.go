@@ -1,0 +1,4 @@
+package journal
+
+// WriteFileTo is WriteFile on any file system.
+var WriteFileTo = writeFile

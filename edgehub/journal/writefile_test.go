@@ -1,0 +1,77 @@
+package journal_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/edgehub-io/edge-hub/edgehub/journal"
+	"github.com/edgehub-io/edge-hub/edgehub/journal/journaltest"
+)
+
+func TestWriteFileIsOldOrNewAfterEveryCrash(t *testing.T) {
+	old, young := strings.Repeat("old", 3000), strings.Repeat("new", 2000)
+	for _, name := range []string{"x", "a/b/x"} {
+		disk := journaltest.New()
+		crashes := 0
+		check := func(legal ...string) {
+			t.Helper()
+			for n := range disk.Len() + 1 {
+				for seed := range uint64(20) {
+					crashes++
+					crashed := disk.Crash(n, rand.New(rand.NewPCG(seed, 4)))
+					b, err := crashed.Get(name)
+					got := string(b)
+					if err != nil {
+						got = "-"
+					}
+					ok := false
+					for i, l := range legal {
+						// At the end only the last is legal.
+						ok = ok || got == l && (n < disk.Len() || i == len(legal)-1)
+					}
+					if !ok {
+						t.Fatalf("%s after %d operations: %d bytes", name, n, len(got))
+					}
+				}
+			}
+		}
+		if err := journal.WriteFileTo(disk, name, []byte(old)); err != nil {
+			t.Fatal(err)
+		}
+		check("-", old)
+		if err := journal.WriteFileTo(disk, name, []byte(young)); err != nil {
+			t.Fatal(err)
+		}
+		check("-", old, young)
+		t.Logf("%s: %d crashes", name, crashes)
+	}
+}
+
+func TestWriteFileThatFailsLeavesTheOldContent(t *testing.T) {
+	for _, kind := range []journaltest.Kind{journaltest.Create, journaltest.Write, journaltest.Sync, journaltest.Rename, journaltest.SyncDir} {
+		t.Run(kind.String(), func(t *testing.T) {
+			disk := journaltest.New()
+			if err := journal.WriteFileTo(disk, "x", []byte("old")); err != nil {
+				t.Fatal(err)
+			}
+			disk.Inject(func(op journaltest.Op) *journaltest.Fault {
+				if op.Kind == kind {
+					return &journaltest.Fault{Err: syscall.EIO, Written: 1}
+				}
+				return nil
+			})
+			if err := journal.WriteFileTo(disk, "x", []byte("new")); !errors.Is(err, syscall.EIO) {
+				t.Errorf("write: %v", err)
+			}
+			if b, err := disk.Get("x"); err != nil || string(b) != "old" && kind != journaltest.SyncDir {
+				t.Errorf("%q, %v", b, err)
+			}
+			if files := disk.Files(); len(files) != 1 || disk.Handles() != 0 {
+				t.Errorf("left behind: %v, %d open", files, disk.Handles())
+			}
+		})
+	}
+}
