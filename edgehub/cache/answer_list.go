@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"sort"
 	"strings"
@@ -65,9 +66,13 @@ func checkVersion(q Query, snap *snapshot) error {
 }
 
 // exact reports whether the asked version is meant exactly: it says so, or it
-// says nothing and has a limit.
+// says nothing and has a limit, unless a single object is asked for.
 func (q Query) exact() bool {
-	return q.ResourceVersionMatch == "Exact" || q.ResourceVersionMatch == "" && q.Limit > 0
+	if q.ResourceVersionMatch != "" {
+		return q.ResourceVersionMatch == "Exact"
+	}
+	_, one := q.fields.RequiresExactMatch("metadata.name")
+	return q.Limit > 0 && !one
 }
 
 // page is the objects of one answer.
@@ -92,13 +97,18 @@ func (s *selection) from(q Query) ([]entry, error) {
 	if q.Continue == "" {
 		return objects, nil
 	}
-	var token continueToken
-	b, err := base64.RawURLEncoding.DecodeString(q.Continue)
-	if err != nil || json.Unmarshal(b, &token) != nil || token.APIVersion != "meta.k8s.io/v1" || token.StartKey == "" {
-		return nil, apierrors.NewBadRequest("invalid continue token: continue key is not valid")
+	token, err := parseToken(q.Continue)
+	if err != nil {
+		return nil, apierrors.NewBadRequest("invalid continue token: continue key is not valid: " + err.Error())
 	}
-	if token.ResourceVersion != int64(s.last) {
+	switch version := uint64(token.ResourceVersion); {
+	case version < s.base || version > s.last:
 		return nil, errContinueExpired()
+	case version < s.last:
+		if err := s.rewind(version); err != nil {
+			return nil, err
+		}
+		objects = s.objects
 	}
 	start := strings.TrimPrefix(token.StartKey, "/")
 	switch {
@@ -109,6 +119,22 @@ func (s *selection) from(q Query) ([]entry, error) {
 	}
 	i := sort.Search(len(objects), func(i int) bool { return objects[i].key >= start })
 	return objects[i:], nil
+}
+
+func parseToken(text string) (token continueToken, err error) {
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err == nil {
+		err = json.Unmarshal(b, &token)
+	}
+	switch {
+	case err != nil:
+		return token, err
+	case token.APIVersion != "meta.k8s.io/v1":
+		return token, fmt.Errorf("server version mismatch %q", token.APIVersion)
+	case token.StartKey == "":
+		return token, fmt.Errorf("encoded start key empty (version %s)", token.APIVersion)
+	}
+	return token, nil
 }
 
 // clusterScoped reports whether the objects are in no namespace, so that their

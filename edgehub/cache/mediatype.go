@@ -76,6 +76,10 @@ func negotiate(accept []MediaType, representation string, protobuf, stream bool)
 		switch t.Type {
 		case typeJSON, "*/*":
 			return format{encoding: capture.JSON}, true
+		case "application/*":
+			if !protobuf { // kube-apiserver takes it for custom resources alone
+				return format{encoding: capture.JSON}, true
+			}
 		case typeYAML:
 			return format{encoding: capture.JSON, yaml: true}, !stream // YAML has no frames
 		case typeProtobuf:

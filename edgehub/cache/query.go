@@ -130,17 +130,17 @@ func (q Query) document(r *http.Request) (Query, bool) {
 // options reads metav1.ListOptions. What kube-apiserver would refuse becomes
 // q.invalid.
 func (q *Query) options(v url.Values, info *request.RequestInfo) {
-	bad := func(name string, err error) {
+	bad := func(err error) {
 		if err != nil && q.invalid == nil {
-			q.invalid = status.BadRequest(fmt.Sprintf("%s %q: %v", name, v.Get(name), err))
+			q.invalid = status.BadRequest(err.Error())
 		}
 	}
 	var err error
-	q.labels, err = labels.Parse(v.Get("labelSelector"))
-	bad("labelSelector", err)
-	q.fields, err = fields.ParseSelector(v.Get("fieldSelector"))
-	bad("fieldSelector", err)
-	if q.invalid != nil {
+	if q.labels, err = labels.Parse(v.Get("labelSelector")); err == nil {
+		q.fields, err = fields.ParseSelector(v.Get("fieldSelector"))
+	}
+	if err != nil {
+		q.invalid = status.BadRequest(err.Error())
 		return
 	}
 	if info.Name != "" && v.Get("fieldSelector") == "" {
@@ -149,18 +149,14 @@ func (q *Query) options(v url.Values, info *request.RequestInfo) {
 	}
 	q.Key.LabelSelector, q.Key.FieldSelector = q.labels.String(), q.fields.String()
 	q.ResourceVersion, q.ResourceVersionMatch = v.Get("resourceVersion"), v.Get("resourceVersionMatch")
-	if q.ResourceVersion != "" {
-		_, err = strconv.ParseUint(q.ResourceVersion, 10, 64)
-		bad("resourceVersion", err)
-	}
 	q.Continue = v.Get("continue")
 	if v.Has("limit") {
 		q.Limit, err = strconv.ParseInt(v.Get("limit"), 10, 64)
-		bad("limit", err)
+		bad(err)
 	}
 	if v.Has("timeoutSeconds") {
 		seconds, err := strconv.ParseInt(v.Get("timeoutSeconds"), 10, 64)
-		bad("timeoutSeconds", err)
+		bad(err)
 		q.Timeout = time.Duration(min(seconds, 1<<31)) * time.Second
 	}
 	initial := isTrue(v.Get("sendInitialEvents"))
@@ -169,6 +165,13 @@ func (q *Query) options(v url.Values, info *request.RequestInfo) {
 	q.AllowBookmarks = isTrue(v.Get("allowWatchBookmarks"))
 	if q.invalid == nil {
 		q.invalid = q.validate(v.Has("sendInitialEvents"), initial)
+	}
+	if q.ResourceVersion != "" {
+		_, err = strconv.ParseUint(q.ResourceVersion, 10, 64)
+		if err != nil {
+			err = fmt.Errorf("invalid resource version: resourceVersion: Invalid value: %q: %w", q.ResourceVersion, err)
+		}
+		bad(err)
 	}
 }
 

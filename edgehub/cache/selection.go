@@ -259,6 +259,9 @@ func checkFields(q Query) error {
 	for _, req := range q.fields.Requirements() {
 		_, ok := known[req.Field]
 		if req.Field != "metadata.name" && req.Field != "metadata.namespace" && !ok && !custom {
+			if !listed {
+				return apierrors.NewBadRequest(fmt.Sprintf(`"%s" is not a known field selector: only "metadata.name", "metadata.namespace"`, req.Field))
+			}
 			return apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", req.Field))
 		}
 	}
