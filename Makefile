@@ -64,6 +64,10 @@ fuzz: ## Run every fuzz target for FUZZTIME
 		done; \
 	done
 
+.PHONY: bench
+bench: build controlplane ## Measure edge-hub beside a direct connection and a plain reverse proxy
+	@go run ./test/bench --bin $(BIN)
+
 .PHONY: controlplane
 controlplane: ## Build kube-apiserver, etcd, kubectl and more from Go modules into bin/, once
 	@cd test/controlplane && go run . -o $(CONTROLPLANE)

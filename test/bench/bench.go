@@ -22,7 +22,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 
 	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/test/cluster"
@@ -287,11 +286,6 @@ func (b *bench) get(ctx context.Context, c *http.Client, t target, path, accept 
 		err = fmt.Errorf("%s through %s: %s", path, t.name, resp.Status)
 	}
 	return n, err
-}
-
-// programConfig is what rest.InClusterConfig gives a Pod behind a target.
-func (b *bench) programConfig(t target) *rest.Config {
-	return &rest.Config{Host: t.url, BearerToken: b.token, UserAgent: t.agent, QPS: -1, TLSClientConfig: rest.TLSClientConfig{CAFile: b.cluster.CAFile()}}
 }
 
 func median[T int64 | float64 | time.Duration](values []T) T {

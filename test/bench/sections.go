@@ -164,6 +164,10 @@ func offline(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
+	// What is read offline is in the encoding it was last cached in.
+	if err := list(ctx, b.newClient(), b.cached, 0); err != nil {
+		return err
+	}
 	if err := b.cluster.KillAPIServer(); err != nil {
 		return err
 	}

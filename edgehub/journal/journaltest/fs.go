@@ -192,10 +192,10 @@ func (f *FS) Put(name string, data []byte) {
 }
 
 // place returns what a directory has under a name, made if there is nothing.
-func (f *FS) place(dir *node, name string, make func() *node) *node {
+func (f *FS) place(dir *node, name string, create func() *node) *node {
 	n := dir.entries[name]
 	if n == nil {
-		n = make()
+		n = create()
 		dir.entries[name], dir.initialEntries[name] = n, n
 	}
 	return n
