@@ -2,17 +2,17 @@ package cache
 
 import (
 	"context"
-	"errors"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/yaml"
 
 	"github.com/edgehub-io/edge-hub/edgehub/capture"
+	"github.com/edgehub-io/edge-hub/edgehub/journal"
 )
 
 // Cloud tells a held watch when it may end.
@@ -111,6 +111,7 @@ func (s *Store) answerGet(w http.ResponseWriter, q Query) error {
 	}
 	raw, _, err := sel.read(e.key, e.pos)
 	if err != nil {
+		s.giveUp(snap, err)
 		return apierrors.NewInternalError(err)
 	}
 	var body []byte
@@ -196,19 +197,8 @@ func (s *Store) answerDocument(w http.ResponseWriter, q Query) error {
 	s.head(w, snap.head.ContentType, snap.asOf)
 	var buf, decoded []byte
 	for _, pos := range snap.chunks {
-		if buf, err = grow(buf, int(pos.Length)); err != nil {
-			return abort(err)
-		}
-		body, err := snap.journal.Read(pos, buf)
-		if err != nil {
-			return abort(err)
-		}
-		rec, err := parseRecord(body)
-		if err != nil {
-			return abort(err)
-		}
-		if decoded, _, err = rec.data(decoded); err != nil {
-			return abort(err)
+		if buf, decoded, err = snap.chunk(pos, buf, decoded); err != nil {
+			s.abort(snap, err)
 		}
 		if _, err := w.Write(decoded); err != nil {
 			return nil // the client is gone
@@ -217,13 +207,48 @@ func (s *Store) answerDocument(w http.ResponseWriter, q Query) error {
 	return nil
 }
 
-// abort breaks an answer off that has begun, so that its client can't take it
-// for a complete one.
-func abort(err error) error {
-	if err != nil && !errors.Is(err, io.ErrClosedPipe) {
-		panic(http.ErrAbortHandler)
+// chunk reads a piece of a document. Both buffers are used and returned.
+func (s *snapshot) chunk(pos journal.Position, buf, decoded []byte) ([]byte, []byte, error) {
+	buf, err := grow(buf, int(pos.Length))
+	if err != nil {
+		return buf, decoded, err
 	}
-	return nil
+	body, err := s.journal.Read(pos, buf)
+	if err != nil {
+		return buf, decoded, err
+	}
+	rec, err := parseRecord(body)
+	if err != nil {
+		return buf, decoded, err
+	}
+	decoded, _, err = rec.data(decoded)
+	return buf, decoded, err
+}
+
+// abort breaks an answer off that has begun, so that its client can't take it
+// for a complete one, and gives up a view that can't be read.
+func (s *Store) abort(snap *snapshot, err error) {
+	s.giveUp(snap, err)
+	panic(http.ErrAbortHandler)
+}
+
+// giveUp drops a view whose file turned out to be damaged, unless it has been
+// replaced since.
+func (s *Store) giveUp(snap *snapshot, err error) {
+	klog.ErrorS(err, "Could not answer from the cache", "agent", snap.key.Agent, "resource", snap.key.Resource)
+	v := s.view(snap.key)
+	if v == nil || !isDamage(err) {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.journal != snap.journal {
+		return
+	}
+	s.metrics.dropped.Inc()
+	if err := v.drop(s); err != nil {
+		s.failed(err)
+	}
 }
 
 // jitter is how long a watch goes on after the cloud is back.

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/klog/v2"
 
 	"github.com/edgehub-io/edge-hub/edgehub/capture"
 )
@@ -31,6 +30,7 @@ func (s *Store) answerList(w http.ResponseWriter, q Query) error {
 	}
 	page, err := sel.page(objects, q)
 	if err != nil {
+		s.giveUp(sel.snapshot, err)
 		return apierrors.NewInternalError(err)
 	}
 	meta := capture.ListMeta{
@@ -42,8 +42,7 @@ func (s *Store) answerList(w http.ResponseWriter, q Query) error {
 	}
 	s.head(w, sel.contentType(), sel.asOf)
 	if err := sel.write(w, meta, page); err != nil {
-		klog.ErrorS(err, "Could not answer from the cache", "agent", q.Key.Agent, "resource", q.Key.Resource)
-		return abort(err)
+		s.abort(sel.snapshot, err)
 	}
 	return nil
 }

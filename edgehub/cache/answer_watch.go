@@ -54,6 +54,9 @@ func (s *Store) answerWatch(w http.ResponseWriter, r *http.Request, q Query, clo
 	s.head(w, ct, sel.asOf)
 	h := &heldWatch{selection: sel, query: q, out: w}
 	err = h.begin(start)
+	if isDamage(err) {
+		s.giveUp(sel.snapshot, err)
+	}
 	sel.release() // what follows needs no data
 	if err == nil {
 		err = h.flush()
@@ -211,7 +214,11 @@ func (s *Store) hold(ctx context.Context, h *heldWatch, cloud Cloud) {
 }
 
 func (h *heldWatch) bookmark(initialEventsEnd bool) error {
-	return h.send(capture.BookmarkType, capture.Bookmark(h.encoding, h.apiVersion, h.kind, h.version, initialEventsEnd))
+	raw, err := bookmark(h.encoding, h.apiVersion, h.kind, h.version, initialEventsEnd)
+	if err != nil {
+		return err
+	}
+	return h.send(capture.BookmarkType, raw)
 }
 
 func (h *heldWatch) send(typ string, raw []byte) (err error) {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/edgehub-io/edge-hub/edgehub/capture"
@@ -49,6 +51,33 @@ func convert(raw []byte, from, to capture.Encoding, apiVersion, kind string) ([]
 	}
 	if err := m.Unmarshal(raw); err != nil {
 		return nil, fmt.Errorf("decode %s: %w", kind, err)
+	}
+	obj.GetObjectKind().SetGroupVersionKind(gv.WithKind(kind))
+	return json.Marshal(obj)
+}
+
+// bookmark returns the object of a BOOKMARK event in the form of
+// capture.Object.Raw. kube-apiserver writes one of its own kinds with all the
+// members that are never left out.
+func bookmark(enc capture.Encoding, apiVersion, kind, version string, initialEventsEnd bool) ([]byte, error) {
+	gv, err := schema.ParseGroupVersion(apiVersion)
+	if err != nil {
+		return nil, err
+	}
+	obj, err := builtIn().New(gv.WithKind(kind))
+	if err != nil {
+		return capture.Bookmark(enc, apiVersion, kind, version, initialEventsEnd), nil
+	}
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, err
+	}
+	accessor.SetResourceVersion(version)
+	if initialEventsEnd {
+		accessor.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
+	}
+	if m, ok := obj.(message); ok && enc == capture.Protobuf {
+		return m.Marshal()
 	}
 	obj.GetObjectKind().SetGroupVersionKind(gv.WithKind(kind))
 	return json.Marshal(obj)

@@ -1,7 +1,6 @@
 package middleware
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 
@@ -135,9 +134,5 @@ func (h *cached) answer(w http.ResponseWriter, r *http.Request, x *Exchange) err
 		return status.Forbidden(fmt.Sprintf("%s was served nothing as %q while kube-apiserver was reachable, so edge-hub has nothing to serve it now", id.User, h.agent))
 	}
 	x.Source = sourceCache
-	err = h.Store.Answer(w, r, q, h.Upstream)
-	if err != nil && errors.Is(err, http.ErrAbortHandler) {
-		panic(http.ErrAbortHandler)
-	}
-	return err
+	return h.Store.Answer(w, r, q, h.Upstream)
 }
