@@ -76,6 +76,8 @@ func FuzzParseRecord(f *testing.F) {
 	f.Add([]byte(`"t":"OBJECT","k":"a/b","rv":"1","o":{"x":1}}`))
 	f.Add([]byte(`"t":"MODIFIED","k":"a/\"b\\","rv":"1","b":"AAAA"}`))
 	f.Add([]byte(`"t":"BOOKMARK","rv":"1"}`))
+	f.Add([]byte(`"t":"OBJECT","k":"a/b","rv":"1","o":`)) // was a panic
+	f.Add([]byte(`"t":"","o":`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		rec, err := parseRecord(body)
 		if err != nil {

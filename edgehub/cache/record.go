@@ -151,9 +151,27 @@ func parseRecord(body []byte) (rec record, err error) {
 	if data, _, ok := member(rest, `,"b":`); ok {
 		rec.base64 = data
 	} else if data, ok := bytes.CutPrefix(rest, []byte(`,"o":`)); ok {
-		rec.json = data[:len(data)-1]
+		rec.json, _ = bytes.CutSuffix(data, closeBrace)
 	}
-	return rec, nil
+	return rec, rec.check()
+}
+
+// check reports a record that lacks what its type has.
+func (r record) check() error {
+	hasData := len(r.json) > 0 || r.base64 != nil
+	ok := false
+	switch string(r.typ) {
+	case recordObject, capture.Added, capture.Modified, capture.Deleted:
+		ok = r.key != nil && hasData
+	case recordChunk:
+		ok = r.base64 != nil
+	case capture.BookmarkType:
+		ok = r.version != nil
+	}
+	if !ok {
+		return fmt.Errorf("record of type %q is not whole: %w", r.typ, journal.ErrCorrupt)
+	}
+	return nil
 }
 
 // member reads a string member that comes next.
