@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"sort"
@@ -13,6 +14,9 @@ import (
 
 	"github.com/edgehub-io/edge-hub/edgehub/capture"
 )
+
+// errClientGone ends a list that nobody reads any more.
+var errClientGone = errors.New("client is gone")
 
 // answerList serves a list, object by object.
 func (s *Store) answerList(w http.ResponseWriter, q Query) error {
@@ -41,7 +45,7 @@ func (s *Store) answerList(w http.ResponseWriter, q Query) error {
 		meta.Kind, meta.APIVersion, meta.Sorted = partialObjectMetadata+"List", "meta.k8s.io/v1", false
 	}
 	s.head(w, sel.contentType(), sel.asOf)
-	if err := sel.write(w, meta, page); err != nil {
+	if err := sel.write(w, meta, page); err != nil && !errors.Is(err, errClientGone) {
 		s.abort(sel.snapshot, err)
 	}
 	return nil
@@ -226,6 +230,31 @@ func (s *selection) write(w http.ResponseWriter, meta capture.ListMeta, p page) 
 	}
 	_, _ = out.Write(scratch) // bufio keeps the error until Flush
 	first := true
+	err = s.each(p, func(item []byte) error {
+		var err error
+		if scratch, err = capture.AppendListItem(scratch[:0], s.encoding, item, first); err != nil {
+			return err
+		}
+		first = false
+		if _, err := out.Write(scratch); err != nil {
+			return errClientGone
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if scratch, err = capture.AppendListTail(scratch[:0], s.encoding, meta); err != nil {
+		return err
+	}
+	_, _ = out.Write(scratch)
+	_ = out.Flush() // the client may be gone
+	return nil
+}
+
+// each calls f with the items of a page, one at a time, in the form they have in
+// a list.
+func (s *selection) each(p page, f func(item []byte) error) error {
 	var item []byte
 	for _, e := range p.objects {
 		raw, selected, err := s.read(e.key, e.pos)
@@ -238,19 +267,10 @@ func (s *selection) write(w http.ResponseWriter, meta capture.ListMeta, p page) 
 		if item, err = s.item(item[:0], raw); err != nil {
 			return err
 		}
-		if scratch, err = capture.AppendListItem(scratch[:0], s.encoding, item, first); err != nil {
+		if err := f(item); err != nil {
 			return err
 		}
-		if _, err := out.Write(scratch); err != nil {
-			return nil // the client is gone
-		}
-		first = false
 	}
-	if scratch, err = capture.AppendListTail(scratch[:0], s.encoding, meta); err != nil {
-		return err
-	}
-	_, _ = out.Write(scratch)
-	_ = out.Flush() // the client may be gone
 	return nil
 }
 

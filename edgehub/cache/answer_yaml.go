@@ -15,18 +15,7 @@ import (
 func (s *selection) writeYAML(out *bufio.Writer, meta capture.ListMeta, p page) error {
 	_, _ = out.WriteString("apiVersion: " + meta.APIVersion + "\nitems:") // bufio keeps the error until Flush
 	empty := true
-	var item []byte
-	for _, e := range p.objects {
-		raw, selected, err := s.read(e.key, e.pos)
-		if err != nil {
-			return err
-		}
-		if !selected {
-			continue
-		}
-		if item, err = s.item(item[:0], raw); err != nil {
-			return err
-		}
+	err := s.each(p, func(item []byte) error {
 		text, err := yaml.JSONToYAML(item)
 		if err != nil {
 			return err
@@ -34,10 +23,16 @@ func (s *selection) writeYAML(out *bufio.Writer, meta capture.ListMeta, p page) 
 		indent := "\n- "
 		for line := range bytes.Lines(text) {
 			_, _ = out.WriteString(indent)
-			_, _ = out.Write(bytes.TrimSuffix(line, []byte("\n")))
+			if _, err := out.Write(bytes.TrimSuffix(line, []byte("\n"))); err != nil {
+				return errClientGone
+			}
 			indent = "\n  "
 		}
 		empty = false
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if empty {
 		_, _ = out.WriteString(" []")

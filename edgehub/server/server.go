@@ -146,7 +146,9 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read --kubeconfig: %w", err)
 	}
-	h.client = &http.Client{Transport: rt}
+	h.client = &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse // no answer decides where the hub's credential goes
+	}}
 	h.config = config.Open(state, h.registry)
 	h.store = cache.Open(cache.Options{FS: journal.OS(cacheDir), Registry: h.registry})
 	if _, known, _ := h.config.Status(); known {

@@ -44,6 +44,8 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	w.Header().Set("Audit-Id", "1")
 	w.Header().Set("Content-Type", "application/json")
 	switch {
+	case strings.HasPrefix(req.URL.Path, "/.well-known/"):
+		http.Redirect(w, req, "/elsewhere", http.StatusTemporaryRedirect)
 	case strings.HasPrefix(req.URL.Path, "/redirect"):
 		http.Redirect(w, req, "https://127.0.0.1:1/elsewhere", http.StatusTemporaryRedirect)
 	case strings.Contains(req.URL.RawQuery, "watch="):
@@ -130,6 +132,7 @@ func TestTheHubLendsItsCredentialToNoOne(t *testing.T) {
 	for _, s := range rec.all() {
 		if !strings.Contains(s.path, "caller-") {
 			g.Expect(s.certificate).To(Equal(hub.User), "the hub's own request for %s", s.path)
+			g.Expect(s.path).NotTo(Equal("/elsewhere"), "the hub followed a redirect")
 			own++
 			continue
 		}

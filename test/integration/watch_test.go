@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 
+	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/test/hub"
 )
 
@@ -139,7 +140,7 @@ func TestAgentsAreReloadedWhileRunning(t *testing.T) {
 	w.Expect(read().Code).To(Equal(http.StatusOK))
 	w.Expect(directory).NotTo(BeADirectory())
 
-	w.setAgents(app, late)
+	w.editAgents("edge-app, late-app,")
 	changed := time.Now()
 	w.Eventually(func() string { read(); return directory }).WithTimeout(2 * time.Second).Should(BeADirectory())
 	t.Logf("added agent is cached after %v", time.Since(changed))
@@ -148,7 +149,7 @@ func TestAgentsAreReloadedWhileRunning(t *testing.T) {
 	w.Eventually(w.ready).WithTimeout(5 * time.Second).Should(ContainSubstring("[!]config"))
 	w.Expect(directory).To(BeADirectory(), "the last good configuration stays")
 
-	w.setAgents(app)
+	w.editAgents(app)
 	changed = time.Now()
 	w.Eventually(func() string { return directory }).WithTimeout(2 * time.Second).ShouldNot(BeADirectory())
 	t.Logf("removed agent's directory is gone after %v", time.Since(changed))
@@ -159,6 +160,16 @@ func TestAgentsAreReloadedWhileRunning(t *testing.T) {
 	w.Expect(w.hub.Kill()).To(Succeed())
 	w.Expect(w.hub.Start(w.Context())).To(Succeed())
 	w.awaitAgents(app)
+}
+
+// editAgents is `kubectl edit`, with an editor that writes a new list.
+func (w *world) editAgents(list string) {
+	w.Helper()
+	cmd := w.cluster.Kubectl("edit", "configmap", hubconfig.Name, "-n", hubconfig.Namespace)
+	cmd.Env = append(cmd.Env, "KUBE_EDITOR=sed -i 's|cache_agents:.*|cache_agents: \""+list+"\"|'")
+	out, err := cmd.CombinedOutput()
+	w.Expect(err).NotTo(HaveOccurred(), "%s", out)
+	w.Expect(string(out)).To(ContainSubstring("edited"))
 }
 
 // TestPaginatedListBecomesOneView: peers keep only the last page.
