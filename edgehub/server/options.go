@@ -27,6 +27,7 @@ type Options struct {
 	CacheDir             string
 	StateDir             string
 	AdminListen          string
+	Profiling            bool
 }
 
 // Validate checks what can be checked without looking at files.

@@ -95,7 +95,7 @@ func Run(ctx context.Context, options Options) error {
 		ErrorLog:          log.New(logWriter{}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return base },
 	}
-	administration := &admin{config: h.config, identity: h.identity, upstream: h.upstream, registry: h.registry}
+	administration := &admin{config: h.config, identity: h.identity, upstream: h.upstream, registry: h.registry, profile: options.Profiling}
 	health := &http.Server{Handler: administration.handler(), ReadHeaderTimeout: readHeaderTimeout, ErrorLog: proxy.ErrorLog}
 
 	listeners, err := listen(options)
