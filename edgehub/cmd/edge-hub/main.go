@@ -67,6 +67,7 @@ func runCommand() *cobra.Command {
 	f.StringVar(&o.CacheDir, "cache-dir", "/etc/kubernetes/cache", "Directory for cached data, one directory for each User-Agent.")
 	f.StringVar(&o.StateDir, "state-dir", "/var/lib/edge-hub", "Directory for what the hub must know to start without the cloud.")
 	f.StringVar(&o.AdminListen, "admin-listen", "127.0.0.1:10267", "Address to serve /healthz, /readyz and /metrics on, with HTTP.")
+	f.BoolVar(&o.Profiling, "profiling", false, "Serve profiles at /debug/pprof on --admin-listen.")
 
 	logging := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(logging)
