@@ -141,18 +141,38 @@ func (e *endpoint) recover(state int32) {
 	e.upstream.stateChanged(e, true, nil)
 }
 
-// watchdog asks for probes while a request waits for its response. stop must
-// be called.
-func (e *endpoint) watchdog() (stop func() bool) {
-	var timer *time.Timer
-	var mu sync.Mutex
-	mu.Lock()
-	defer mu.Unlock()
-	timer = time.AfterFunc(suspectAfter, func() {
-		e.suspect()
-		mu.Lock()
-		defer mu.Unlock()
-		timer.Reset(suspectAfter)
-	})
-	return timer.Stop
+// watchdog asks for probes of an endpoint while a request waits for it.
+type watchdog struct {
+	endpoint *endpoint
+
+	mu      sync.Mutex
+	timer   *time.Timer
+	waiting bool
+}
+
+func (w *watchdog) start() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waiting = true
+	if w.timer == nil {
+		w.timer = time.AfterFunc(suspectAfter, w.bark)
+		return
+	}
+	w.timer.Reset(suspectAfter)
+}
+
+func (w *watchdog) bark() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.waiting { // stop may have come first
+		w.endpoint.suspect()
+		w.timer.Reset(suspectAfter)
+	}
+}
+
+func (w *watchdog) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.waiting = false
+	w.timer.Stop()
 }

@@ -40,7 +40,14 @@ func WithHooks(ctx context.Context, hooks *Hooks) context.Context {
 // claims to come from a proxy. failed answers those without hooks that got no
 // response.
 func Proxy(rt http.RoundTripper, failed func(http.ResponseWriter, *http.Request, error)) http.Handler {
-	return &httputil.ReverseProxy{
+	fail := func(w http.ResponseWriter, r *http.Request, err error) {
+		if hooks, ok := r.Context().Value(hooksKey{}).(*Hooks); ok {
+			hooks.Failed(w, r, err)
+			return
+		}
+		failed(w, r, err)
+	}
+	reverse := &httputil.ReverseProxy{
 		Transport:  rt,
 		BufferPool: &buffers,
 		ErrorLog:   log.New(klogWriter{}, "", 0),
@@ -53,19 +60,25 @@ func Proxy(rt http.RoundTripper, failed func(http.ResponseWriter, *http.Request,
 		},
 		ModifyResponse: func(resp *http.Response) error {
 			endWatch(resp)
-			if hooks, ok := resp.Request.Context().Value(hooksKey{}).(*Hooks); ok {
-				return hooks.Response(resp)
-			}
-			return nil
+			return callHooks(resp)
 		},
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			if hooks, ok := r.Context().Value(hooksKey{}).(*Hooks); ok {
-				hooks.Failed(w, r, err)
-				return
-			}
-			failed(w, r, err)
-		},
+		ErrorHandler: fail,
 	}
+	reads := &reads{transport: rt, failed: fail}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isShort(r) {
+			reads.ServeHTTP(w, r)
+			return
+		}
+		reverse.ServeHTTP(w, r)
+	})
+}
+
+func callHooks(resp *http.Response) error {
+	if hooks, ok := resp.Request.Context().Value(hooksKey{}).(*Hooks); ok {
+		return hooks.Response(resp)
+	}
+	return nil
 }
 
 // FromGateway reports whether a response says that kube-apiserver could not be

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
 const (
@@ -37,6 +39,7 @@ type Transport struct {
 type connections struct {
 	shared  *http.Transport // HTTP/2 where the endpoint has it
 	upgrade *http.Transport // HTTP/1.1, for requests that take over their connection
+	shorts  *shorts         // HTTP/1.1, for reads that end soon
 }
 
 // Transport returns a new Transport. config must not be changed afterwards.
@@ -53,7 +56,7 @@ func (t *Transport) connections(e *endpoint) *connections {
 	defer t.mu.Unlock()
 	c := t.conns[e]
 	if c == nil {
-		c = &connections{shared: t.newTransport(true), upgrade: t.newTransport(false)}
+		c = &connections{shared: t.newTransport(true), upgrade: t.newTransport(false), shorts: newShorts(e, t.tls)}
 		t.conns[e] = c
 	}
 	return c
@@ -80,7 +83,7 @@ func (t *Transport) newTransport(http2 bool) *http.Transport {
 
 // forget leaves connections to an endpoint that went down behind: they may
 // hang for minutes after it has returned.
-func (t *Transport) forget(e *endpoint) {
+func (t *Transport) forget(e *endpoint, cause error) {
 	t.mu.Lock()
 	c := t.conns[e]
 	delete(t.conns, e)
@@ -88,6 +91,7 @@ func (t *Transport) forget(e *endpoint) {
 	if c != nil {
 		c.shared.CloseIdleConnections()
 		c.upgrade.CloseIdleConnections()
+		c.shorts.close(cause)
 	}
 }
 
@@ -145,20 +149,32 @@ func isDialError(err error) bool {
 // try sends a request to one endpoint. The request ends when the endpoint goes
 // down, even in the middle of its response.
 func (t *Transport) try(e *endpoint, req *http.Request) (*http.Response, error) {
+	c := t.connections(e)
+	if isShort(req) {
+		out := *req
+		out.URL, out.Host, out.Body = resolve(e.url, req.URL), e.url.Host, nil
+		resp, err := c.shorts.RoundTrip(&out)
+		if err == nil {
+			resp.Request = req
+		}
+		if err != errNoShort {
+			return resp, err
+		}
+	}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	alive := e.context()
 	release := context.AfterFunc(alive, func() { cancel(context.Cause(alive)) })
 	out := req.WithContext(ctx)
 	out.URL = resolve(e.url, req.URL)
 	out.Host = ""
-	c := t.connections(e)
 	rt := c.shared
 	if out.Header.Get("Upgrade") != "" {
 		rt = c.upgrade
 	}
-	stop := e.watchdog()
+	late := watchdog{endpoint: e}
+	late.start()
 	resp, err := rt.RoundTrip(out)
-	stop()
+	late.stop()
 	if err != nil {
 		release()
 		if cause := context.Cause(ctx); cause != nil && req.Context().Err() == nil {
@@ -206,6 +222,18 @@ func (b *body) Close() error {
 	return err
 }
 
+// isShort reports whether a request is a read that ends by itself, and soon.
+func isShort(req *http.Request) bool {
+	if req.Method != http.MethodGet && req.Method != http.MethodHead || req.ContentLength != 0 || len(req.Header["Upgrade"]) > 0 {
+		return false
+	}
+	info, ok := request.RequestInfoFrom(req.Context())
+	if !ok {
+		return false
+	}
+	return !info.IsResourceRequest || info.Subresource == "" && (info.Verb == "get" || info.Verb == "list")
+}
+
 // resolve puts the path and query of a request behind a server's base URL.
 func resolve(server, request *url.URL) *url.URL {
 	u := *request
@@ -237,7 +265,7 @@ func (o oneEndpoint) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil && down {
 		// An endpoint that comes back is to be reached by a connection
 		// that was made after it did.
-		o.transport.forget(o.endpoint)
+		o.transport.forget(o.endpoint, err)
 	}
 	return resp, err
 }

@@ -5,6 +5,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"sync"
@@ -201,7 +202,7 @@ func (u *Upstream) stateChanged(e *endpoint, up bool, cause error) {
 	}
 	klog.InfoS("Kube-apiserver does not answer", "server", e.url.Host, "reason", cause)
 	for _, t := range transports {
-		t.forget(e)
+		t.forget(e, fmt.Errorf("%w: %s: %w", ErrDown, e.url.Host, cause))
 	}
 }
 

@@ -6,10 +6,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,6 +27,7 @@ type fakeServer struct {
 	thaw    chan struct{}
 	readyz  atomic.Int32 // status code, 200 if zero
 	answers atomic.Int32
+	idle    sync.Map // connections that wait for another request
 	handle  atomic.Pointer[http.HandlerFunc]
 }
 
@@ -54,6 +57,11 @@ func newServer(t *testing.T) *fakeServer {
 		b, _ := io.ReadAll(r.Body)
 		_, _ = io.WriteString(w, s.URL+" "+string(b))
 	}))
+	s.Config.ConnState = func(conn net.Conn, state http.ConnState) {
+		if state == http.StateIdle {
+			s.idle.Store(conn, true)
+		}
+	}
 	s.EnableHTTP2 = true
 	s.StartTLS()
 	t.Cleanup(func() {
