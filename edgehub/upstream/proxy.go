@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"strings"
-	"sync"
 
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/klog/v2"
@@ -49,7 +48,7 @@ func Proxy(rt http.RoundTripper, failed func(http.ResponseWriter, *http.Request,
 	}
 	reverse := &httputil.ReverseProxy{
 		Transport:  rt,
-		BufferPool: &buffers,
+		BufferPool: buffers{},
 		ErrorLog:   log.New(klogWriter{}, "", 0),
 		Rewrite: func(r *httputil.ProxyRequest) {
 			// Where it goes is the transport's to say.
@@ -58,15 +57,12 @@ func Proxy(rt http.RoundTripper, failed func(http.ResponseWriter, *http.Request,
 				r.Out.Header.Set("User-Agent", "") // keeps Go's own from being sent
 			}
 		},
-		ModifyResponse: func(resp *http.Response) error {
-			endWatch(resp)
-			return callHooks(resp)
-		},
-		ErrorHandler: fail,
+		ModifyResponse: callHooks,
+		ErrorHandler:   fail,
 	}
 	reads := &reads{transport: rt, failed: fail}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if isShort(r) {
+		if isRead(r) {
 			reads.ServeHTTP(w, r)
 			return
 		}
@@ -116,19 +112,6 @@ func (b watchBody) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
-
-// bufferSize is that of io.Copy.
-const bufferSize = 32 << 10
-
-type bufferPool struct{ pool sync.Pool }
-
-var buffers = bufferPool{sync.Pool{New: func() any { return new([bufferSize]byte) }}}
-
-// Get implements httputil.BufferPool.
-func (p *bufferPool) Get() []byte { return p.pool.Get().(*[bufferSize]byte)[:] }
-
-// Put implements httputil.BufferPool.
-func (p *bufferPool) Put(b []byte) { p.pool.Put((*[bufferSize]byte)(b)) }
 
 // klogWriter passes on what the reverse proxy has to say.
 type klogWriter struct{}

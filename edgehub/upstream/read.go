@@ -4,13 +4,14 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 
 	"k8s.io/klog/v2"
 )
 
-// reads proxies requests that have no body and whose responses end by
-// themselves. It does for them what httputil.ReverseProxy does, without the
-// copies and goroutines that others need.
+// reads proxies requests for something to read. It does for them what
+// httputil.ReverseProxy does, without the copies and goroutines that others
+// need, nor a large buffer for a watch in which nothing happens.
 type reads struct {
 	transport http.RoundTripper
 	failed    func(http.ResponseWriter, *http.Request, error)
@@ -31,6 +32,7 @@ func (p *reads) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// A buffered reader knows whether more has come. Hooks may wrap it.
 	incoming, _ := resp.Body.(interface{ waits() bool })
+	endWatch(resp)
 	if err := callHooks(resp); err != nil {
 		_ = resp.Body.Close()
 		p.failed(w, r, err)
@@ -42,7 +44,11 @@ func (p *reads) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		header[name] = values
 	}
 	w.WriteHeader(resp.StatusCode)
-	err = copyBody(w, resp.Body, incoming)
+	if incoming != nil {
+		err = copyBody(w, resp.Body, incoming)
+	} else {
+		err = copyStream(w, resp.Body)
+	}
 	_ = resp.Body.Close()
 	if err != nil {
 		if r.Context().Err() == nil {
@@ -52,11 +58,11 @@ func (p *reads) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// copyBody passes on what has come before it waits for more. What comes at once
-// goes out at once, in as few pieces as may be.
+// copyBody passes on a body that ends soon, in as few pieces as may be without
+// holding back anything while more is waited for.
 func copyBody(w http.ResponseWriter, body io.Reader, incoming interface{ waits() bool }) error {
-	buffer := buffers.Get()
-	defer buffers.Put(buffer)
+	buffer := buffers{}.Get()
+	defer buffers{}.Put(buffer)
 	flusher := http.NewResponseController(w)
 	for {
 		n, err := body.Read(buffer)
@@ -65,18 +71,85 @@ func copyBody(w http.ResponseWriter, body io.Reader, incoming interface{ waits()
 				return err
 			}
 		}
-		switch {
-		case err == io.EOF:
-			return nil
-		case err != nil:
-			return err
-		case incoming == nil || incoming.waits():
-			if err := flusher.Flush(); err != nil {
-				return err
-			}
+		if err == nil && incoming.waits() {
+			err = flusher.Flush()
+		}
+		if err != nil {
+			return end(err)
 		}
 	}
 }
+
+// copyStream passes on each piece of a body as it comes. It waits with a small
+// buffer, since most streams do little else.
+func copyStream(w http.ResponseWriter, body io.Reader) error {
+	small := smallBuffers.Get().(*[smallBuffer]byte)
+	defer smallBuffers.Put(small)
+	flusher := http.NewResponseController(w)
+	if err := flusher.Flush(); err != nil { // the header, long before the first event
+		return err
+	}
+	for {
+		n, err := pass(w, body, small[:], flusher)
+		if err == nil && n == len(small) {
+			err = passBurst(w, body, flusher)
+		}
+		if err != nil {
+			return end(err)
+		}
+	}
+}
+
+// passBurst takes a large buffer for as long as it is of use.
+func passBurst(w io.Writer, body io.Reader, flusher *http.ResponseController) error {
+	large := buffers{}.Get()
+	defer buffers{}.Put(large)
+	for {
+		if n, err := pass(w, body, large, flusher); err != nil || n < smallBuffer {
+			return err
+		}
+	}
+}
+
+func pass(w io.Writer, body io.Reader, buffer []byte, flusher *http.ResponseController) (int, error) {
+	n, err := body.Read(buffer)
+	if n > 0 {
+		if _, err := w.Write(buffer[:n]); err != nil {
+			return n, err
+		}
+		if err := flusher.Flush(); err != nil {
+			return n, err
+		}
+	}
+	return n, err
+}
+
+// end is nil for the end of a body.
+func end(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+const (
+	bufferSize  = 32 << 10 // that of io.Copy
+	smallBuffer = 2 << 10
+)
+
+var (
+	largeBuffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+	smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+)
+
+// buffers implements httputil.BufferPool.
+type buffers struct{}
+
+// Get implements httputil.BufferPool.
+func (buffers) Get() []byte { return largeBuffers.Get().(*[bufferSize]byte)[:] }
+
+// Put implements httputil.BufferPool.
+func (buffers) Put(b []byte) { largeBuffers.Put((*[bufferSize]byte)(b)) }
 
 // hopHeaders concern one connection (RFC 9110, 7.6.1, and their forerunners).
 var hopHeaders = []string{

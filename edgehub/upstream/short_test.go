@@ -178,6 +178,38 @@ func TestWhatComesGoesOutAtOnce(t *testing.T) {
 	}
 }
 
+// TestAWatchIsAnsweredBeforeItsFirstEvent, and a burst of events comes whole.
+func TestAWatchIsAnsweredBeforeItsFirstEvent(t *testing.T) {
+	s := newServer(t)
+	_, rt := newUpstream(t, s)
+	event := strings.Repeat("x", 3*smallBuffer) + "\n"
+	begin := make(chan struct{})
+	s.serve(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-begin
+		for range 20 {
+			_, _ = io.WriteString(w, event)
+			_ = http.NewResponseController(w).Flush()
+		}
+	})
+	proxy := Proxy(rt, nil)
+	f := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info := &request.RequestInfo{IsResourceRequest: true, Verb: "watch"}
+		proxy.ServeHTTP(w, r.WithContext(request.WithRequestInfo(r.Context(), info)))
+	}))
+	t.Cleanup(f.Close)
+	resp, err := http.Get(f.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	close(begin)
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || string(b) != strings.Repeat(event, 20) {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+}
+
 func TestABodyThatBreaksOffLooksBroken(t *testing.T) {
 	s := newServer(t)
 	_, rt := newUpstream(t, s)

@@ -99,7 +99,7 @@ func (t *Transport) forget(e *endpoint, cause error) {
 // URL are used. A request that no endpoint has seen is sent to the next one.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	var body *unread
-	if req.Body != nil && req.Body != http.NoBody {
+	if req.ContentLength != 0 && req.Body != nil && req.Body != http.NoBody {
 		body = &unread{ReadCloser: req.Body}
 		req = req.Clone(req.Context())
 		req.Body = body
@@ -222,16 +222,16 @@ func (b *body) Close() error {
 	return err
 }
 
+// isRead reports whether a request is for something to read: it has no body,
+// and does not take its connection over.
+func isRead(req *http.Request) bool {
+	return (req.Method == http.MethodGet || req.Method == http.MethodHead) && req.ContentLength == 0 && len(req.Header["Upgrade"]) == 0
+}
+
 // isShort reports whether a request is a read that ends by itself, and soon.
 func isShort(req *http.Request) bool {
-	if req.Method != http.MethodGet && req.Method != http.MethodHead || req.ContentLength != 0 || len(req.Header["Upgrade"]) > 0 {
-		return false
-	}
 	info, ok := request.RequestInfoFrom(req.Context())
-	if !ok {
-		return false
-	}
-	return !info.IsResourceRequest || info.Subresource == "" && (info.Verb == "get" || info.Verb == "list")
+	return ok && isRead(req) && (!info.IsResourceRequest || info.Subresource == "" && (info.Verb == "get" || info.Verb == "list"))
 }
 
 // resolve puts the path and query of a request behind a server's base URL.
