@@ -52,7 +52,10 @@ bundle: ## Generate the OLM bundle from config/ and bundle/base.yaml
 ##@ Test
 .PHONY: test
 test: controlplane cc ## Run the unit and integration tests, with the race detector, against a real control plane
-	go test -race -timeout 30m $(PACKAGES)
+	@# What tests count goes to a file, for go test shows the log of failing tests only.
+	@report=$$(mktemp); status=0; \
+		EDGEHUB_TEST_REPORT=$$report go test -race -timeout 30m $(PACKAGES) || status=$$?; \
+		sort $$report; rm -f $$report; exit $$status
 	cd test/controlplane && go test ./...
 
 .PHONY: fuzz
@@ -65,8 +68,8 @@ fuzz: ## Run every fuzz target for FUZZTIME
 	done
 
 .PHONY: bench
-bench: build controlplane ## Measure edge-hub beside a direct connection and a plain reverse proxy
-	@go run ./test/bench --bin $(BIN)
+bench: build controlplane ## Measure edge-hub beside a direct connection and a plain reverse proxy; flags in BENCH
+	@go run ./test/bench --bin $(BIN) $(BENCH)
 
 .PHONY: controlplane
 controlplane: ## Build kube-apiserver, etcd, kubectl and more from Go modules into bin/, once
