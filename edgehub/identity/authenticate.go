@@ -15,11 +15,15 @@ import (
 // upstream does.
 //
 // ok is false, and nothing of the exchange may be cached, unless the request has
-// exactly one Authorization header with one bearer token of at most 16 KiB: not
+// exactly one Authorization header with one bearer token of at most 16 KiB, or is
+// this node's kubelet's: not
 // with basic authentication or none, not with a token in a WebSocket
 // subprotocol, not if the Connection header names Authorization, and not with
 // Impersonate-* headers.
 func (a *Authenticator) Caller(r *http.Request) (id Identity, c Credential, ok bool) {
+	if a.IsNode(r) {
+		return a.nodeIdentity(), Credential{}, true
+	}
 	token, err := bearerToken(r.Header)
 	if err != nil {
 		return Identity{}, Credential{}, false
@@ -97,13 +101,17 @@ func (a *Authenticator) Now() time.Time { return a.clock.now() }
 // Authenticate decides who the caller is while the cloud is away.
 //
 // A ServiceAccount token must verify, be in date with a minute's leeway (the time
-// is that of Now), be meant for an audience that upstream is known to accept, and
-// not have been refused by upstream. Any other token must have been accepted by
+// is that of Now), be meant for an audience that upstream is known to accept, not
+// have been refused by upstream, and be bound to no Pod that is gone or on another
+// node. Any other token must have been accepted by
 // upstream through this hub and, if it is a JWT, not have expired.
 //
 // The error is an *apierrors.StatusError fit for the caller: 401 saying what is
 // wrong with the token, or 403 for impersonation. It contains nothing secret.
 func (a *Authenticator) Authenticate(r *http.Request) (Identity, error) {
+	if a.IsNode(r) {
+		return a.nodeIdentity(), nil
+	}
 	token, err := bearerToken(r.Header)
 	if err != nil {
 		return Identity{}, refusal(err)
@@ -133,7 +141,7 @@ func (a *Authenticator) admits(e *entry) error {
 	if a.tokens.isRefused(e.digest) {
 		return errors.New("the cloud refused this token when it was last used")
 	}
-	return nil
+	return e.bound.check(a.node.Name, a.pods)
 }
 
 func refusal(err error) error {

@@ -72,6 +72,8 @@ type node struct {
 	path  string
 	dir   *os.Root
 	clock *clocktesting.FakePassiveClock
+
+	options Options // further ones
 }
 
 func newNode(t *testing.T) *node {
@@ -83,7 +85,9 @@ func newNode(t *testing.T) *node {
 
 func (n *node) open() *Authenticator {
 	n.t.Helper()
-	a, err := Open(Options{StateDir: n.dir, Clock: n.clock})
+	o := n.options
+	o.StateDir, o.Clock = n.dir, n.clock
+	a, err := Open(o)
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -6,7 +6,7 @@
 // While the cloud is up, kube-apiserver decides who a caller is and this package
 // only records the verdict ([Authenticator.Caller], [Authenticator.Observe]).
 // While it is down, [Authenticator.Authenticate] decides from what is on disk.
-// Both name a caller in one of two ways:
+// Both name the holder of a token in one of two ways:
 //
 //   - A ServiceAccount, if the bearer token is a JWT that verifies against the
 //     keys the cluster itself publishes (/openid/v1/jwks) and carries the issuer
@@ -22,7 +22,10 @@
 //     published key but bear another issuer and no expiry, and deleting the
 //     Secret revokes them, which a signature cannot show.
 //
-// A request without exactly one bearer token is anonymous: nothing is cached for
+// This node's kubelet is the third: it proves itself by a client certificate
+// ([Authenticator.IsNode]).
+//
+// Any other request without exactly one bearer token is anonymous: nothing is cached for
 // it and nothing cached is served to it.
 //
 // Tokens are held neither in memory beyond the request nor on disk, and appear in
@@ -47,11 +50,12 @@ import (
 type Identity struct {
 	// Key is stable across restarts and unique to the identity:
 	// "system:serviceaccount:<namespace>:<name>:<uid>" or
-	// "token:<64 hexadecimal digits>". The UID keeps a ServiceAccount that was
+	// "token:<64 hexadecimal digits>", or "system:node:<name>" for this node's
+	// kubelet. The UID keeps a ServiceAccount that was
 	// deleted and created again apart from its predecessor.
 	Key string
-	// User is for people: "system:serviceaccount:<namespace>:<name>" or
-	// "token:<8 hexadecimal digits>". It is never secret and not unique.
+	// User is for people: "system:serviceaccount:<namespace>:<name>",
+	// "system:node:<name>" or "token:<8 hexadecimal digits>". It is never secret and not unique.
 	User string
 }
 
@@ -84,6 +88,11 @@ type Options struct {
 	StateDir *os.Root
 	// Clock is the node's clock; the real one if nil.
 	Clock clock.PassiveClock
+	// Node is the node that the hub runs on.
+	Node Node
+	// Pods tells whether a Pod of this node exists, as far as is known. It may be
+	// nil, and is called while the cloud is away.
+	Pods func(namespace, name, uid string) Existence
 }
 
 // Authenticator names the callers of the hub. It is safe for concurrent use.
@@ -92,6 +101,10 @@ type Authenticator struct {
 	hasher *hasher
 	clock  *steadyClock
 	tokens *tokenStore
+	node   Node
+	pods   func(namespace, name, uid string) Existence
+
+	nodeSeen atomic.Pointer[verifiedNode]
 
 	keys       atomic.Pointer[keySet] // nil until known
 	keysMu     sync.Mutex             // held while keys and issuerFile change
@@ -122,6 +135,8 @@ func Open(opts Options) (*Authenticator, error) {
 	}
 	a := &Authenticator{
 		dir:        opts.StateDir,
+		node:       opts.Node,
+		pods:       opts.Pods,
 		hasher:     newHasher(key),
 		keysWanted: make(chan struct{}, 1),
 		verified:   lru.New(verifiedMemo),

@@ -31,6 +31,7 @@ type entry struct {
 	// Verified tokens only.
 	verified  bool
 	audiences []string
+	bound     bound
 
 	// unverified says why the token is named by its hash.
 	unverified error
@@ -74,6 +75,13 @@ type claims struct {
 			Name string `json:"name"`
 			UID  string `json:"uid"`
 		} `json:"serviceaccount"`
+		Pod struct {
+			Name string `json:"name"`
+			UID  string `json:"uid"`
+		} `json:"pod"`
+		Node struct {
+			Name string `json:"name"`
+		} `json:"node"`
 	} `json:"kubernetes.io"`
 }
 
@@ -184,6 +192,8 @@ func (a *Authenticator) verify(e *entry, token string) error {
 	}
 	e.identity = id
 	e.audiences = c.Audience
+	k := &c.Kubernetes
+	e.bound = bound{k.Namespace, k.Pod.Name, k.Pod.UID, k.Node.Name}
 	// The payload is what the signature protects; the same token can be written in
 	// more than one way (base64 padding bits, ECDSA's second solution).
 	e.digest = a.hasher.sum(payloadDomain, string(payload))

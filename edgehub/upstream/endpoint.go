@@ -2,8 +2,10 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"sync"
@@ -25,6 +27,7 @@ type endpoint struct {
 	url      *url.URL
 	state    atomic.Int32
 	poke     chan struct{} // asks for a probe now
+	heard    atomic.Int64  // when bytes last came from it, in nanoseconds of the Unix time
 
 	mu    sync.Mutex
 	alive context.Context // ends when the endpoint goes down
@@ -57,9 +60,14 @@ func (e *endpoint) suspect() {
 func (e *endpoint) run(ctx context.Context, rt http.RoundTripper) {
 	ticker := e.upstream.clock.NewTicker(probePeriod)
 	defer ticker.Stop()
-	successes := 0
+	successes, late := 0, 0
 	for {
 		state, err := e.probe(ctx, rt)
+		if errors.Is(err, errSilent) && e.talks() && late < maxLate {
+			late++
+			continue
+		}
+		late = 0
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -83,6 +91,46 @@ func (e *endpoint) run(ctx context.Context, rt http.RoundTripper) {
 	}
 }
 
+// errSilent is the error of a probe that got no answer in time.
+var errSilent = errors.New("no answer to /readyz")
+
+const (
+	// lately is how long ago bytes may have come from an endpoint that is not
+	// silent, but slow: on a node, or a link, that is busy a probe waits its
+	// turn behind lists of many megabytes.
+	lately = 300 * time.Millisecond
+	// maxLate is how many probes in a row such an endpoint may leave unanswered.
+	maxLate = 3
+)
+
+// talks reports whether something came from the endpoint lately.
+func (e *endpoint) talks() bool {
+	return time.Since(time.Unix(0, e.heard.Load())) < lately
+}
+
+// dial connects to an address, and notes when bytes come from there.
+func (e *endpoint) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return heardConn{conn, e}, nil
+}
+
+type heardConn struct {
+	net.Conn
+	endpoint *endpoint
+}
+
+// Read implements net.Conn.
+func (c heardConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.endpoint.heard.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
 // probe asks an endpoint whether it is ready (API docs, "Kubernetes API health
 // endpoints"). One that refuses to tell answers at least.
 func (e *endpoint) probe(ctx context.Context, rt http.RoundTripper) (state int32, err error) {
@@ -90,7 +138,7 @@ func (e *endpoint) probe(ctx context.Context, rt http.RoundTripper) (state int32
 	if e.state.Load() == stateDown {
 		timeout = returnTimeout
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("no answer to /readyz within %v", timeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w within %v", errSilent, timeout))
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://kube-apiserver/readyz", nil)
 	if err != nil {

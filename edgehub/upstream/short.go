@@ -40,7 +40,7 @@ var errNoShort = errors.New("no short connection")
 // request from goroutine to goroutine, on either protocol.
 type shorts struct {
 	endpoint *endpoint
-	dialer   *tls.Dialer
+	config   *tls.Config
 	address  string
 
 	mu     sync.Mutex
@@ -62,7 +62,7 @@ func newShorts(e *endpoint, config *tls.Config) *shorts {
 	}
 	return &shorts{
 		endpoint: e,
-		dialer:   &tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}, Config: config},
+		config:   config,
 		address:  net.JoinHostPort(e.url.Hostname(), port),
 		all:      map[*short]struct{}{},
 	}
@@ -259,7 +259,16 @@ func (p *shorts) dial(ctx context.Context) (net.Conn, error) {
 	defer late.stop()
 	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
 	defer cancel()
-	return p.dialer.DialContext(ctx, "tcp", p.address)
+	raw, err := p.endpoint.dial(ctx, "tcp", p.address)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, p.config)
+	if err := conn.HandshakeContext(ctx); err != nil {
+		_ = raw.Close()
+		return nil, fmt.Errorf("TLS handshake with %s: %w", p.address, err)
+	}
+	return conn, nil
 }
 
 // put keeps a connection for the next request.

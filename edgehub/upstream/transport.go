@@ -18,10 +18,13 @@ import (
 
 const (
 	dialTimeout = 3 * time.Second
-	// receiveBuffer bounds what kube-apiserver may send ahead of a client
-	// that reads slowly, per stream. It costs this much memory, and limits
-	// a stream to this much per round trip.
-	receiveBuffer = 1 << 20
+	// streamBuffer bounds what kube-apiserver may send ahead of a client that
+	// reads slowly, per stream. It costs this much memory, and limits a stream
+	// to this much per round trip. Lists have connections of their own.
+	streamBuffer = 256 << 10
+	// connectionBuffer bounds it for all streams together. Clients that don't
+	// read must not use it up, or nobody's events would come any more.
+	connectionBuffer = 64 << 20
 )
 
 // Transport sends requests to the endpoints that are up. All of them go out
@@ -56,24 +59,24 @@ func (t *Transport) connections(e *endpoint) *connections {
 	defer t.mu.Unlock()
 	c := t.conns[e]
 	if c == nil {
-		c = &connections{shared: t.newTransport(true), upgrade: t.newTransport(false), shorts: newShorts(e, t.tls)}
+		c = &connections{shared: t.newTransport(e, true), upgrade: t.newTransport(e, false), shorts: newShorts(e, t.tls)}
 		t.conns[e] = c
 	}
 	return c
 }
 
-func (t *Transport) newTransport(http2 bool) *http.Transport {
+func (t *Transport) newTransport(e *endpoint, http2 bool) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(http2)
 	config := t.tls.Clone()
 	config.NextProtos = nil // http.Transport fills them in from Protocols
 	return &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:         e.dial,
 		TLSClientConfig:     config,
 		TLSHandshakeTimeout: dialTimeout,
 		Protocols:           protocols,
-		HTTP2:               &http.HTTP2Config{MaxReceiveBufferPerStream: receiveBuffer, MaxReceiveBufferPerConnection: 4 * receiveBuffer},
+		HTTP2:               &http.HTTP2Config{MaxReceiveBufferPerStream: streamBuffer, MaxReceiveBufferPerConnection: connectionBuffer},
 		MaxIdleConnsPerHost: 64,
 		IdleConnTimeout:     90 * time.Second,
 		// Bodies pass as they are, compressed or not.

@@ -26,6 +26,8 @@ type fakeServer struct {
 	frozen  atomic.Bool
 	thaw    chan struct{}
 	readyz  atomic.Int32 // status code, 200 if zero
+	mute    atomic.Bool  // /readyz is not answered
+	probes  atomic.Int32
 	answers atomic.Int32
 	idle    sync.Map // connections that wait for another request
 	handle  atomic.Pointer[http.HandlerFunc]
@@ -44,6 +46,10 @@ func newServer(t *testing.T) *fakeServer {
 		}
 		w.Header().Set("Audit-Id", "1")
 		if r.URL.Path == "/readyz" {
+			s.probes.Add(1)
+			if s.mute.Load() {
+				<-r.Context().Done()
+			}
 			if code := s.readyz.Load(); code != 0 {
 				w.WriteHeader(int(code))
 			}
@@ -170,6 +176,38 @@ func TestFrozenServerEndsRequestsUnderWay(t *testing.T) {
 	}
 	if got, err := send(t, rt, http.MethodPost, "x"); err != nil || got != s.URL+" x" {
 		t.Errorf("after the return: %q, %v", got, err)
+	}
+}
+
+// TestAnEndpointThatTalksIsSlowNotLost: on a busy node or link a probe may wait
+// behind lists of many megabytes. It can't be so forever.
+func TestAnEndpointThatTalksIsSlowNotLost(t *testing.T) {
+	s := newServer(t)
+	u, rt := newUpstream(t, s)
+	eventually(t, "ready", u.Ready)
+	s.serve(func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			_, _ = io.WriteString(w, "more\n")
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://kube-apiserver/api", nil)
+	resp, err := rt.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	go func() { _, _ = io.Copy(io.Discard, resp.Body) }()
+	s.mute.Store(true)
+	before := s.probes.Load()
+	eventually(t, "two probes are late", func() bool { return s.probes.Load() > before+2 })
+	if !u.Up() {
+		t.Error("an endpoint that talks is taken for lost")
+	}
+	eventually(t, "one that answers no probe at all is lost", func() bool { return !u.Up() })
+	if n := s.probes.Load() - before; n > maxLate+2 {
+		t.Errorf("after %d probes", n)
 	}
 }
 

@@ -1,0 +1,122 @@
+package identity
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// TestOnlyThisNodesKubeletIsTheNode shows who is forwarded with the node's
+// credential, and who is not.
+func TestOnlyThisNodesKubeletIsTheNode(t *testing.T) {
+	ca := certificate(nil, &x509.Certificate{Subject: pkix.Name{CommonName: "ca"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	stranger := certificate(nil, &x509.Certificate{Subject: pkix.Name{CommonName: "ca"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.Certificate)
+	leaf := func(by *authority, name string, groups ...string) *http.Request {
+		c := certificate(by, &x509.Certificate{Subject: pkix.Name{CommonName: name, Organization: groups}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		r := request()
+		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{c.Certificate}}
+		return r
+	}
+	kubelet := func() *http.Request { return leaf(ca, "system:node:node-1", "system:nodes") }
+	with := func(name, value string) *http.Request {
+		r := kubelet()
+		r.Header.Set(name, value)
+		return r
+	}
+	later := kubelet()
+	for _, tc := range []struct {
+		name string
+		r    *http.Request
+		ok   bool
+	}{
+		{"the kubelet", kubelet(), true},
+		{"no certificate", request(), false},
+		{"another node", leaf(ca, "system:node:node-2", "system:nodes"), false},
+		{"not in the group", leaf(ca, "system:node:node-1", "system:masters"), false},
+		{"a user of the group", leaf(ca, "admin", "system:nodes"), false},
+		{"another authority", leaf(stranger, "system:node:node-1", "system:nodes"), false},
+		{"with a token besides", with("Authorization", "Bearer "+podToken(nil)), false},
+		{"with an empty Authorization", with("Authorization", ""), false},
+		{"that impersonates", with("Impersonate-User", "admin"), false},
+		{"with a WebSocket token", with("Sec-Websocket-Protocol", webSocketBearer+"dG9rZW4"), false},
+		{"User-Agent kubelet", with2(request(), "User-Agent", "kubelet/v1.37.2"), false},
+		{"X-Remote-User", with2(request(), "X-Remote-User", "system:node:node-1"), false},
+	} {
+		n := newNode(t)
+		n.options.Node = Node{Name: "node-1", Roots: func() *x509.CertPool { return roots }}
+		a := n.openWith(newCluster())
+		for range 2 { // what is remembered must not differ
+			id, _, _ := a.Caller(tc.r)
+			offline, err := a.Authenticate(tc.r)
+			if a.IsNode(tc.r) != tc.ok || (id == NodeIdentity("node-1")) != tc.ok || (offline == NodeIdentity("node-1")) != tc.ok || tc.ok && err != nil {
+				t.Errorf("%s: %v online, %v, %v offline", tc.name, id, offline, err)
+			}
+		}
+		if !tc.ok {
+			continue
+		}
+		n.clock.SetTime(later.TLS.PeerCertificates[0].NotAfter.Add(time.Second))
+		if a.IsNode(tc.r) {
+			t.Errorf("%s: its certificate has expired", tc.name)
+		}
+		n.clock.SetTime(start) // set back, it revives nothing
+		if a.IsNode(tc.r) {
+			t.Errorf("%s: its certificate has come back to life", tc.name)
+		}
+	}
+	without := newNode(t).openWith(newCluster())
+	if without.IsNode(kubelet()) {
+		t.Error("without authorities anybody is the node")
+	}
+}
+
+func with2(r *http.Request, name, value string) *http.Request {
+	r.Header.Set(name, value)
+	return r
+}
+
+func TestTokensDieWithThePodThatTheyAreBoundTo(t *testing.T) {
+	boundTo := func(to map[string]any) string {
+		claims := serviceAccount("shop", "edge-app", "uid-1")
+		maps.Copy(claims["kubernetes.io"].(map[string]any), to)
+		return podToken(claims)
+	}
+	pod := map[string]any{"pod": map[string]any{"name": "edge-app-0", "uid": "pod-uid"}}
+	for _, tc := range []struct {
+		name, token, refused string
+		known                Existence
+	}{
+		{"existing Pod", boundTo(pod), "", Exists},
+		{"deleted Pod", boundTo(pod), "Pod shop/edge-app-0, which was deleted", Gone},
+		{"Pod of which nothing is known", boundTo(pod), "", Unknown},
+		{"no Pod", boundTo(nil), "", Gone},
+		{"Pod on this node", boundTo(map[string]any{"node": map[string]any{"name": "node-1", "uid": "x"}}), "", Exists},
+		{"Pod on another node", boundTo(map[string]any{"node": map[string]any{"name": "node-2", "uid": "x"}}), "a Pod on node node-2", Exists},
+	} {
+		n := newNode(t)
+		n.options.Node = Node{Name: "node-1"}
+		asked := ""
+		n.options.Pods = func(namespace, name, uid string) Existence {
+			asked = namespace + "/" + name + "/" + uid
+			return tc.known
+		}
+		a := n.openWith(newCluster())
+		observe(t, a, tc.token, 200)
+		_, err := a.Authenticate(bearer(tc.token))
+		if tc.refused == "" && err != nil || tc.refused != "" && (!apierrors.IsUnauthorized(err) || !strings.Contains(err.Error(), tc.refused)) {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+		if asked != "" && asked != "shop/edge-app-0/pod-uid" {
+			t.Errorf("%s: asked for %s", tc.name, asked)
+		}
+	}
+}

@@ -1,0 +1,126 @@
+package limits
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+// flight is a request under way, as far as it waits for its client.
+type flight struct {
+	http.ResponseWriter
+	controller *http.ResponseController
+	path       string
+	writing    atomic.Int64 // since when, in nanoseconds of the Unix time, a write has not returned; 0 if none
+}
+
+// Write implements io.Writer.
+func (f *flight) Write(b []byte) (int, error) {
+	f.writing.Store(time.Now().UnixNano())
+	n, err := f.ResponseWriter.Write(b)
+	f.writing.Store(0)
+	return n, err
+}
+
+// FlushError is for http.ResponseController.
+func (f *flight) FlushError() error {
+	f.writing.Store(time.Now().UnixNano())
+	err := f.controller.Flush()
+	f.writing.Store(0)
+	return err
+}
+
+// Unwrap is for http.ResponseController.
+func (f *flight) Unwrap() http.ResponseWriter { return f.ResponseWriter }
+
+func (l *Limiter) takeOff(w http.ResponseWriter, r *http.Request) *flight {
+	f := &flight{ResponseWriter: w, controller: http.NewResponseController(w), path: r.URL.Path}
+	l.mu.Lock()
+	l.flights[f] = struct{}{}
+	l.mu.Unlock()
+	return f
+}
+
+func (l *Limiter) land(f *flight) {
+	l.mu.Lock()
+	delete(l.flights, f)
+	l.mu.Unlock()
+}
+
+// Run breaks off responses whose clients don't take them, until ctx ends.
+func (l *Limiter) Run(ctx context.Context) {
+	if l.options.ClientTimeout == 0 {
+		return
+	}
+	ticker := time.NewTicker(max(l.options.ClientTimeout/8, time.Millisecond))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-ticker.C:
+			l.sweep(now)
+		}
+	}
+}
+
+func (l *Limiter) sweep(now time.Time) {
+	late := now.Add(-l.options.ClientTimeout).UnixNano()
+	var slow []*flight
+	l.mu.Lock()
+	for f := range l.flights {
+		if since := f.writing.Load(); since != 0 && since < late {
+			slow = append(slow, f)
+		}
+	}
+	l.mu.Unlock()
+	for _, f := range slow {
+		if err := f.controller.SetWriteDeadline(now); err == nil {
+			f.writing.Store(0) // once is enough
+			l.cut.Inc()
+			klog.V(2).InfoS("Client takes nothing, its response is broken off", "path", f.path)
+		}
+	}
+}
+
+// body is a request body that must come in time and not be too large.
+type body struct {
+	io.ReadCloser
+	controller *http.ResponseController
+}
+
+func (l *Limiter) limitBody(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
+		return
+	}
+	if l.options.Body > 0 {
+		r.Body = http.MaxBytesReader(w, r.Body, l.options.Body)
+	}
+	if l.options.ClientTimeout > 0 {
+		b := &body{r.Body, http.NewResponseController(w)}
+		if b.controller.SetReadDeadline(time.Now().Add(l.options.ClientTimeout)) == nil {
+			r.Body = b
+		}
+	}
+}
+
+// errSlowBody is the error of a body that did not come in time.
+var errSlowBody = errors.New("request body did not come in time")
+
+// Read implements io.Reader. The deadline is for the body alone.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case errors.Is(err, io.EOF):
+		_ = b.controller.SetReadDeadline(time.Time{})
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = errSlowBody
+	}
+	return n, err
+}

@@ -1,0 +1,255 @@
+package limits
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apiserver/pkg/endpoints/request"
+)
+
+// named takes the Authorization header for proof if it begins with "proven".
+func named(r *http.Request) (string, bool) {
+	name := r.Header.Get("Authorization")
+	return name, strings.HasPrefix(name, "proven")
+}
+
+func get(caller, address, verb string) *http.Request {
+	r := httptest.NewRequest(http.MethodGet, "/api/v1/pods", nil)
+	r.Header.Set("Authorization", caller)
+	r.RemoteAddr = address + ":1234"
+	info := &request.RequestInfo{IsResourceRequest: true, Verb: verb, Resource: "pods"}
+	return r.WithContext(request.WithRequestInfo(r.Context(), info))
+}
+
+func newLimiter(o Options) (*Limiter, *prometheus.Registry) {
+	registry := prometheus.NewRegistry()
+	return New(o, named, registry), registry
+}
+
+func TestACallerHasItsShareAndNoMore(t *testing.T) {
+	l, _ := newLimiter(Options{Requests: 8, RequestsPerCaller: 3, Watches: 4, WatchesPerCaller: 2})
+	var ends []func()
+	try := func(caller, address, verb string) error {
+		_, end, err := l.Begin(httptest.NewRecorder(), get(caller, address, verb))
+		if err == nil {
+			ends = append(ends, end)
+		}
+		return err
+	}
+	want := func(err error, refused string) {
+		t.Helper()
+		if refused == "" && err != nil || refused != "" && (!apierrors.IsTooManyRequests(err) || !strings.Contains(err.Error(), "--"+refused+" ")) {
+			t.Errorf("got %v, want %q", err, refused)
+		}
+	}
+	for range 3 {
+		want(try("proven a", "10.0.0.1", "get"), "")
+	}
+	want(try("proven a", "10.0.0.1", "get"), "max-requests-per-caller")
+	want(try("proven a", "10.0.0.2", "get"), "max-requests-per-caller") // wherever it comes from
+	want(try("proven a", "10.0.0.1", "watch"), "")                      // is counted apart
+	// Made-up credentials are one caller for each address, and may have half.
+	for i := range 3 {
+		want(try(fmt.Sprint("made up ", i), "10.0.0.3", "get"), "")
+	}
+	want(try("made up 4", "10.0.0.3", "get"), "max-requests-per-caller")
+	want(try("made up 5", "10.0.0.4", "get"), "")
+	want(try("made up 6", "10.0.0.5", "get"), "max-requests")
+	want(try("proven b", "10.0.0.5", "get"), "") // an honest one is served meanwhile
+	want(try("proven b", "10.0.0.5", "get"), "max-requests")
+	for _, end := range ends {
+		end()
+	}
+	if len(l.callers) != 0 || len(l.flights) != 0 || l.total != [kinds]int{} || l.unproven != [kinds]int{} {
+		t.Errorf("something is left when all has ended: %+v", l)
+	}
+	want(try("made up 6", "10.0.0.5", "get"), "")
+	if n := testutil.ToFloat64(l.refused.WithLabelValues("max-requests-per-caller")); n != 3 {
+		t.Errorf("%v refusals are counted", n)
+	}
+}
+
+func TestKindsOfRequests(t *testing.T) {
+	for name, c := range map[string]struct {
+		info    request.RequestInfo
+		upgrade bool
+		want    int
+	}{
+		"get":          {request.RequestInfo{IsResourceRequest: true, Verb: "get"}, false, short},
+		"watch":        {request.RequestInfo{IsResourceRequest: true, Verb: "watch"}, false, long},
+		"log":          {request.RequestInfo{IsResourceRequest: true, Verb: "get", Subresource: "log"}, false, long},
+		"exec":         {request.RequestInfo{IsResourceRequest: true, Verb: "create", Subresource: "exec"}, true, long},
+		"any upgrade":  {request.RequestInfo{Verb: "get"}, true, long},
+		"status":       {request.RequestInfo{IsResourceRequest: true, Verb: "update", Subresource: "status"}, false, short},
+		"not resource": {request.RequestInfo{Verb: "get", Path: "/version"}, false, short},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		if c.upgrade {
+			r.Header.Set("Upgrade", "websocket")
+		}
+		if got := kindOf(r.WithContext(request.WithRequestInfo(r.Context(), &c.info))); got != c.want {
+			t.Errorf("%s is of kind %d", name, got)
+		}
+	}
+}
+
+// serve runs a real server with the limiter in front of a handler.
+func serve(t *testing.T, l *Limiter, http2 bool, h http.HandlerFunc) *httptest.Server {
+	t.Helper()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out, end, err := l.Begin(w, r)
+		if err != nil {
+			w.WriteHeader(int(apierrors.ReasonForError(err)[0])) // never in these tests
+			return
+		}
+		defer end()
+		h(out, r)
+	}))
+	s.Listener = l.Listener(s.Listener)
+	s.EnableHTTP2 = http2
+	s.StartTLS()
+	ctx, cancel := context.WithCancel(context.Background())
+	go l.Run(ctx)
+	t.Cleanup(func() { cancel(); s.CloseClientConnections(); s.Close() })
+	return s
+}
+
+func TestAClientThatTakesNothingIsCutOff(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("http2=%v", http2), func(t *testing.T) {
+			l, _ := newLimiter(Options{ClientTimeout: 200 * time.Millisecond})
+			failed := make(chan error, 1)
+			s := serve(t, l, http2, func(w http.ResponseWriter, _ *http.Request) {
+				for {
+					if _, err := w.Write(make([]byte, 64<<10)); err != nil {
+						failed <- err
+						return
+					}
+				}
+			})
+			resp, err := s.Client().Get(s.URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			select {
+			case <-failed:
+			case <-time.After(20 * time.Second):
+				t.Fatal("the response still waits for its client")
+			}
+			if n := testutil.ToFloat64(l.cut); n != 1 {
+				t.Errorf("%v slow clients are counted", n)
+			}
+		})
+	}
+}
+
+// TestAWatchThatIsIdleIsNotCutOff: waiting for kube-apiserver is not waiting for
+// the client.
+func TestAWatchThatIsIdleIsNotCutOff(t *testing.T) {
+	l, _ := newLimiter(Options{ClientTimeout: 20 * time.Millisecond})
+	s := serve(t, l, true, func(w http.ResponseWriter, _ *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		time.Sleep(20 * 20 * time.Millisecond)
+		_, _ = io.WriteString(w, "event")
+	})
+	resp, err := s.Client().Get(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "event" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func TestABodyMustComeInTimeAndNotBeTooLarge(t *testing.T) {
+	for _, http2 := range []bool{false, true} {
+		l, _ := newLimiter(Options{ClientTimeout: 200 * time.Millisecond, Body: 1 << 20})
+		result := make(chan error, 1)
+		s := serve(t, l, http2, func(_ http.ResponseWriter, r *http.Request) {
+			_, err := io.Copy(io.Discard, r.Body)
+			result <- err
+		})
+		post := func(body io.Reader) {
+			go func() {
+				req, _ := http.NewRequest(http.MethodPost, s.URL, body)
+				if resp, err := s.Client().Do(req); err == nil {
+					resp.Body.Close()
+				}
+			}()
+		}
+		unknownLength := io.MultiReader(strings.NewReader(strings.Repeat("x", 2<<20)))
+		post(unknownLength)
+		if err := Refusal(<-result); !apierrors.IsRequestEntityTooLargeError(err) {
+			t.Errorf("http2=%v: a large body is answered with %v", http2, err)
+		}
+		r, w := io.Pipe()
+		post(r)
+		_, _ = w.Write([]byte("slow"))
+		if err := Refusal(<-result); !apierrors.IsTimeout(err) {
+			t.Errorf("http2=%v: a slow body is answered with %v", http2, err)
+		}
+		_ = w.Close()
+		post(strings.NewReader("honest"))
+		if err := <-result; err != nil {
+			t.Errorf("http2=%v: an honest body fails with %v", http2, err)
+		}
+	}
+	if Refusal(errors.New("other")) != nil {
+		t.Error("any error is taken for the client's")
+	}
+	l, _ := newLimiter(Options{Body: 10})
+	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("more than ten bytes"))
+	if _, _, err := l.Begin(httptest.NewRecorder(), r); !apierrors.IsRequestEntityTooLargeError(err) {
+		t.Errorf("a body that says how large it is gets %v", err)
+	}
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	l, _ := newLimiter(Options{Connections: 10, ConnectionsPerAddress: 3})
+	s := serve(t, l, false, func(http.ResponseWriter, *http.Request) {})
+	address := s.Listener.Addr().String()
+	var open []net.Conn
+	for range 5 {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, conn)
+	}
+	closed := 0
+	for _, conn := range open[3:] {
+		_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+		if _, err := conn.Read(make([]byte, 1)); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			closed++
+		}
+	}
+	if closed != 2 || testutil.ToFloat64(l.refused.WithLabelValues("max-connections-per-address")) != 2 {
+		t.Errorf("%d of 2 connections too many are closed", closed)
+	}
+	for _, conn := range open {
+		_ = conn.Close()
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		if resp, err := s.Client().Get(s.URL); err == nil {
+			resp.Body.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("closed connections are still counted")
+		}
+	}
+}
