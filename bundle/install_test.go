@@ -204,7 +204,7 @@ func (s *suite) testPods(t *testing.T) {
 
 func (s *suite) testPermissions(t *testing.T) {
 	operator := []string{"--as=system:serviceaccount:" + namespace + ":edge-hub-operator"}
-	hub := []string{"--as=edge-hub:node-1", "--as-group=edgehub.io:hubs", "--as-group=system:authenticated"}
+	hub := []string{"--as=edgehub:node:node-1", "--as-group=edgehub:nodes", "--as-group=system:authenticated"}
 	for _, test := range []struct {
 		as   []string
 		can  string
@@ -223,6 +223,9 @@ func (s *suite) testPermissions(t *testing.T) {
 		{operator, "update leases/other -n " + namespace, "no"},
 		{operator, "create leases -n kube-system", "no"},
 		{operator, "update leases/edge-hub-operator -n kube-system", "no"},
+		{operator, "update certificatesigningrequests --subresource=approval", "yes"},
+		{operator, "list services -n default", "no"},
+		{hub, "create certificatesigningrequests", "yes"},
 		{hub, "watch configmaps/edge-hub-cfg -n kube-system", "yes"},
 		{hub, "patch configmaps/edge-hub-cfg -n kube-system", "no"},
 		{hub, "get configmaps/other -n kube-system", "no"},

@@ -1,5 +1,6 @@
 // Command edge-hub-operator runs in the cloud, next to kube-apiserver: it
-// carries out EdgeHubPolicies. See docs/edgehubpolicy.md.
+// carries out EdgeHubPolicies and approves the hubs' certificates. See
+// docs/edgehubpolicy.md and docs/certificates.md.
 package main
 
 import (
@@ -7,6 +8,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"runtime/debug"
@@ -23,7 +25,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/edgehub-io/edge-hub/api/hubidentity"
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/controllers/certificates"
 	"github.com/edgehub-io/edge-hub/controllers/policy"
 )
 
@@ -47,6 +51,7 @@ type options struct {
 	leaderElectionNamespace string
 	metricsAddress          string
 	probeAddress            string
+	clusterDomain           string
 	version                 bool
 }
 
@@ -79,6 +84,8 @@ func (o *options) addFlags(flags *flag.FlagSet) {
 		"address of the plain HTTP endpoint /metrics; 0 turns it off")
 	flags.StringVar(&o.probeAddress, "health-probe-bind-address", ":8081",
 		"address of /healthz and /readyz; 0 turns them off")
+	flags.StringVar(&o.clusterDomain, "cluster-domain", hubidentity.DefaultClusterDomain,
+		"domain of the cluster's DNS; a hub's serving certificate may be for kubernetes.default.svc in it")
 	flags.BoolVar(&o.version, "version", false, "print the version and exit")
 }
 
@@ -110,10 +117,12 @@ func newManager(config *rest.Config, o options) (manager.Manager, error) {
 	if _, err := os.Stat(namespaceFile); err != nil && o.leaderElectionNamespace == "" {
 		o.leaderElectionNamespace = "kube-system"
 	}
+	byObject := policy.CacheByObject()
+	maps.Copy(byObject, certificates.CacheByObject())
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme,
 		// No default transform: managedFields of the ConfigMap are read.
-		Cache:                         cache.Options{ByObject: policy.CacheByObject()},
+		Cache:                         cache.Options{ByObject: byObject},
 		Metrics:                       metricsserver.Options{BindAddress: o.metricsAddress},
 		HealthProbeBindAddress:        o.probeAddress,
 		LeaderElection:                o.leaderElect,
@@ -126,6 +135,9 @@ func newManager(config *rest.Config, o options) (manager.Manager, error) {
 	}
 	if err := policy.SetupWithManager(mgr); err != nil {
 		return nil, fmt.Errorf("set up EdgeHubPolicy controller: %w", err)
+	}
+	if err := certificates.SetupWithManager(mgr, o.clusterDomain); err != nil {
+		return nil, fmt.Errorf("set up CertificateSigningRequest controller: %w", err)
 	}
 	return mgr, addChecks(mgr)
 }

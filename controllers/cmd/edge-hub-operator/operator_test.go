@@ -245,21 +245,53 @@ func TestRBACIsNoWiderThanNeeded(t *testing.T) {
 		{"operator", "update leases/edge-hub-operator -n edge-hub-system", true},
 		{"operator", "update leases/edge-hub-operator -n kube-system", false},
 		{"operator", "update leases/other -n edge-hub-system", false},
+		{"operator", "update certificatesigningrequests --subresource=approval", true},
+		{"operator", "create certificatesigningrequests", false},
+		{"operator", "update certificatesigningrequests --subresource=status", false},
+		{"operator", "get services/kubernetes -n default", true},
+		{"operator", "get services/kubernetes -n kube-system", false},
+		{"operator", "list services -n default", false},
 		{"hub", "get configmaps/edge-hub-cfg -n kube-system", true},
 		{"hub", "watch configmaps/edge-hub-cfg -n kube-system", true},
 		{"hub", "patch configmaps/edge-hub-cfg -n kube-system", false},
 		{"hub", "get configmaps/other -n kube-system", false},
 		{"hub", "list pods", false},
+		{"hub", "get nodes", false},
+		{"hub", "create certificatesigningrequests", true},
+		{"hub", "get certificatesigningrequests/x", true},
+		{"hub", "list certificatesigningrequests", false},
+		{"hub", "update certificatesigningrequests --subresource=approval", false},
+		{"hub", "get services/kubernetes -n default", true},
+		{"hub", "get services/other -n default", false},
 		{"hub", "get /openid/v1/jwks", true},
 		{"hub", "get /.well-known/openid-configuration", true},
 	} {
 		who := []string{"--as=system:serviceaccount:edge-hub-system:edge-hub-operator"}
 		if test.as == "hub" {
-			who = []string{"--as=edge-hub:node-1", "--as-group=edgehub.io:hubs", "--as-group=system:authenticated"}
+			who = []string{"--as=edgehub:node:node-1", "--as-group=edgehub:nodes", "--as-group=system:authenticated"}
 		}
 		output, _ := s.cluster.Kubectl(append(append([]string{"auth", "can-i"}, who...), strings.Fields(test.can)...)...).Output()
 		if got := strings.TrimSpace(string(output)) == "yes"; got != test.want {
 			t.Errorf("%s can %s: %v, want %v (%s)", test.as, test.can, got, test.want, output)
+		}
+	}
+	// Signers are no resource that kubectl auth can-i finds.
+	for _, test := range []struct {
+		verb, signer string
+		want         string
+	}{
+		{"approve", "kubernetes.io/kube-apiserver-client", "true"},
+		{"approve", "kubernetes.io/kubelet-serving", "true"},
+		{"approve", "kubernetes.io/kube-apiserver-client-kubelet", "false"},
+		{"sign", "kubernetes.io/kube-apiserver-client", "false"},
+	} {
+		review := s.cluster.Kubectl("create", "-f", "-", "-o", "jsonpath={.status.allowed}")
+		review.Stdin = strings.NewReader(fmt.Sprintf(`{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{
+			"user":"system:serviceaccount:edge-hub-system:edge-hub-operator",
+			"resourceAttributes":{"group":"certificates.k8s.io","resource":"signers","verb":%q,"name":%q}}}`, test.verb, test.signer))
+		output, err := review.CombinedOutput()
+		if err != nil || string(output) != test.want {
+			t.Errorf("operator may %s for %s: %s, want %s (%v)", test.verb, test.signer, output, test.want, err)
 		}
 	}
 }
