@@ -9,10 +9,9 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/klog/v2"
-	"sigs.k8s.io/yaml"
 
-	"github.com/edgehub-io/edge-hub/edgehub/capture"
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
+	"github.com/edgehub-io/edge-hub/edgehub/status"
 )
 
 // Cloud tells a held watch when it may end.
@@ -28,60 +27,77 @@ const returnJitter = 3 * time.Second
 // Answer writes the answer to a query from the cache. An error, which is a
 // Kubernetes Status, means that nothing was written. cloud ends watches.
 func (s *Store) Answer(w http.ResponseWriter, r *http.Request, q Query, cloud Cloud) error {
+	if q.gzip && q.Verb != Watch {
+		z := &compressed{ResponseWriter: w}
+		defer z.release()
+		if err := s.answer(z, r, q, cloud); err != nil {
+			return status.In(q.errorType, err)
+		}
+		return z.Close()
+	}
+	if err := s.answer(w, r, q, cloud); err != nil {
+		return status.In(q.errorType, err)
+	}
+	return nil
+}
+
+func (s *Store) answer(w http.ResponseWriter, r *http.Request, q Query, cloud Cloud) error {
+	if q.Verb == GetDocument {
+		return s.answerDocument(w, q)
+	}
 	if q.invalid != nil {
 		return q.invalid
 	}
-	q = s.plain(q)
+	if err := s.checkFields(q); err != nil {
+		return err
+	}
+	if q.badVersion != nil {
+		return q.badVersion
+	}
+	if q.format.as == table {
+		if ok, err := s.answerPrinted(w, q); ok || err != nil {
+			return err
+		}
+		q = q.unprinted()
+	}
 	switch q.Verb {
 	case Get:
 		return s.answerGet(w, q)
 	case List:
 		return s.answerList(w, q)
-	case Watch:
-		return s.answerWatch(w, r, q, cloud)
 	default:
-		return s.answerDocument(w, q)
+		return s.answerWatch(w, r, q, cloud)
 	}
 }
 
 // CanAnswer reports whether there is data to answer a query from.
 func (s *Store) CanAnswer(q Query) bool {
-	q = s.plain(q)
-	switch q.Verb {
-	case Get:
+	if q.Key.isDocument() {
+		if snap, err := s.own(q); err == nil && snap != nil {
+			snap.release()
+			return true
+		}
+		if q.Verb == GetDocument {
+			return false
+		}
+		q = q.unprinted()
+	}
+	if q.Verb == Get {
 		snap, _, err := s.findObject(q)
 		if snap != nil {
 			snap.release()
 		}
 		return err == nil || !isNotCached(err)
-	case GetDocument:
-		snap, err := s.own(q)
-		if snap != nil {
-			snap.release()
-		}
-		return err == nil && snap != nil
-	default:
-		sel, err := s.find(q)
-		if sel != nil {
-			sel.release()
-		}
-		return err == nil || !isNotCached(err)
 	}
+	sel, err := s.find(q)
+	if sel != nil {
+		sel.release()
+	}
+	return err == nil || !isNotCached(err)
 }
 
-// plain takes a query for a Table for one for the document that was kept of it.
-// Only kube-apiserver can print a Table of other objects, so without that
-// document the query is one for the objects themselves, which clients who ask
-// for Tables accept too.
-func (s *Store) plain(q Query) Query {
-	if q.Key.Representation != table {
-		return q
-	}
-	if snap, err := s.own(q); err == nil && snap != nil {
-		snap.release()
-		q.Verb = GetDocument
-		return q
-	}
+// unprinted is a query for the objects that a Table is printed of.
+func (q Query) unprinted() Query {
 	q.Key.Representation, q.Key.Document = "", ""
 	return q
 }
@@ -105,31 +121,27 @@ func (s *Store) answerGet(w http.ResponseWriter, q Query) error {
 		return err
 	}
 	defer snap.release()
-	sel, err := newSelection(snap, q)
+	// What is known of one object alone has no version but the object's.
+	if asked := parseVersion(q.ResourceVersion); snap.key.Name == "" && snap.last != 0 && asked > snap.last {
+		return errTooLarge(asked, snap.last)
+	}
+	sel, err := s.formed(newSelection(snap, q), q)
 	if err != nil {
 		return err
 	}
-	raw, _, err := sel.read(e.key, e.pos)
+	raw, _, err := sel.object(e.key, e.pos)
 	if err != nil {
 		s.giveUp(snap, err)
 		return apierrors.NewInternalError(err)
 	}
-	var body []byte
-	if sel.encoding == capture.JSON {
-		if body, err = capture.AppendTyped(nil, raw, sel.apiVersion, sel.kind); err != nil {
-			return apierrors.NewInternalError(err)
-		}
-		body = append(body, '\n')
-		if sel.yaml {
-			if body, err = yaml.JSONToYAML(body); err != nil {
-				return apierrors.NewInternalError(err)
-			}
-		}
-	} else {
-		body = capture.AppendEnvelope(nil, raw, sel.apiVersion, sel.kind)
+	body, err := sel.encode(raw)
+	if err != nil {
+		return apierrors.NewInternalError(err)
 	}
-	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	s.head(w, sel.contentType(), snap.asOf)
+	if !q.gzip {
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	}
+	s.head(w, sel.mediaType, snap.asOf)
 	_, _ = w.Write(body) // the client may be gone
 	return nil
 }
@@ -174,9 +186,9 @@ func (s *Store) findObject(q Query) (best *snapshot, found entry, err error) {
 	return best, found, nil
 }
 
-// mayHold reports whether a list may hold the object that is asked for.
+// mayHold reports whether a view may hold the object that is asked for.
 func mayHold(have, want Key) bool {
-	return have.Name == "" && have.Document == "" &&
+	return (have.Name == "" || have.Name == want.Name && have.Namespace == want.Namespace) && have.Document == "" &&
 		(have.Namespace == "" || have.Namespace == want.Namespace) &&
 		(have.Representation == "" || have.Representation == want.Representation)
 }
@@ -247,7 +259,7 @@ func (s *Store) giveUp(snap *snapshot, err error) {
 	}
 	s.metrics.dropped.Inc()
 	if err := v.drop(s); err != nil {
-		s.failed(err)
+		s.failed(v, err)
 	}
 }
 

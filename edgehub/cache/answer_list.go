@@ -32,6 +32,9 @@ func (s *Store) answerList(w http.ResponseWriter, q Query) error {
 	if err != nil {
 		return err
 	}
+	if sel, err = s.formed(sel, q); err != nil {
+		return err
+	}
 	page, err := sel.page(objects, q)
 	if err != nil {
 		s.giveUp(sel.snapshot, err)
@@ -42,9 +45,9 @@ func (s *Store) answerList(w http.ResponseWriter, q Query) error {
 		Continue: page.token, RemainingItemCount: page.remaining, Sorted: sel.head.Sorted,
 	}
 	if sel.representation != "" {
-		meta.Kind, meta.APIVersion, meta.Sorted = partialObjectMetadata+"List", "meta.k8s.io/v1", false
+		meta.Kind, meta.APIVersion, meta.Sorted = partialObjectMetadata+"List", sel.metaVersion, false
 	}
-	s.head(w, sel.contentType(), sel.asOf)
+	s.head(w, sel.mediaType, sel.asOf)
 	if err := sel.write(w, meta, page); err != nil && !errors.Is(err, errClientGone) {
 		s.abort(sel.snapshot, err)
 	}
@@ -170,12 +173,12 @@ func (s *selection) page(objects []entry, q Query) (page, error) {
 		}
 		return p, s.measure(&p)
 	}
-	if limit <= 0 && s.encoding == capture.JSON {
+	if limit <= 0 && s.read == capture.JSON {
 		p.objects = objects
 		return p, nil // selected while it is written
 	}
 	for _, e := range objects {
-		_, selected, err := s.read(e.key, e.pos)
+		_, selected, err := s.object(e.key, e.pos)
 		if err != nil {
 			return page{}, err
 		}
@@ -193,11 +196,11 @@ func (s *selection) page(objects []entry, q Query) (page, error) {
 
 // measure adds up the size of a page's items in protobuf.
 func (s *selection) measure(p *page) error {
-	if s.encoding == capture.JSON {
+	if s.read == capture.JSON {
 		return nil
 	}
 	for _, e := range p.objects {
-		raw, _, err := s.read(e.key, e.pos)
+		raw, _, err := s.object(e.key, e.pos)
 		if err != nil {
 			return err
 		}
@@ -220,23 +223,21 @@ func (s *selection) token(q Query, last entry) string {
 }
 
 func (s *selection) write(w http.ResponseWriter, meta capture.ListMeta, p page) error {
-	out := bufio.NewWriterSize(w, 32<<10)
-	if s.yaml {
-		return s.writeYAML(out, meta, p)
-	}
-	scratch, err := capture.AppendListHead(nil, s.encoding, meta, p.size)
-	if err != nil {
+	return s.writeList(w, meta, p.size, func(item func([]byte) error) error { return s.each(p, item) })
+}
+
+// writeList writes a list of the items that each calls item with.
+func (s *selection) writeList(w http.ResponseWriter, meta capture.ListMeta, size int64, each func(item func([]byte) error) error) error {
+	out := bufio.NewWriterSize(w, 32<<10) // which keeps the error until Flush
+	list := s.writer(out, meta, size)
+	if err := list.begin(); err != nil {
 		return err
 	}
-	_, _ = out.Write(scratch) // bufio keeps the error until Flush
-	first := true
-	err = s.each(p, func(item []byte) error {
-		var err error
-		if scratch, err = capture.AppendListItem(scratch[:0], s.encoding, item, first); err != nil {
+	err := each(func(item []byte) error {
+		if err := list.item(item); err != nil {
 			return err
 		}
-		first = false
-		if _, err := out.Write(scratch); err != nil {
+		if _, err := out.Write(nil); err != nil {
 			return errClientGone
 		}
 		return nil
@@ -244,10 +245,9 @@ func (s *selection) write(w http.ResponseWriter, meta capture.ListMeta, p page) 
 	if err != nil {
 		return err
 	}
-	if scratch, err = capture.AppendListTail(scratch[:0], s.encoding, meta); err != nil {
+	if err := list.end(); err != nil {
 		return err
 	}
-	_, _ = out.Write(scratch)
 	_ = out.Flush() // the client may be gone
 	return nil
 }
@@ -257,7 +257,7 @@ func (s *selection) write(w http.ResponseWriter, meta capture.ListMeta, p page) 
 func (s *selection) each(p page, f func(item []byte) error) error {
 	var item []byte
 	for _, e := range p.objects {
-		raw, selected, err := s.read(e.key, e.pos)
+		raw, selected, err := s.object(e.key, e.pos)
 		if err != nil {
 			return err
 		}
@@ -278,7 +278,9 @@ func (s *selection) each(p page, f func(item []byte) error) error {
 // lists of custom resources, and of partial metadata, name their kind.
 func (s *selection) item(dst, raw []byte) ([]byte, error) {
 	switch {
-	case s.encoding == capture.Protobuf:
+	case s.printer != nil:
+		return s.appendRow(dst, raw)
+	case s.read == capture.Protobuf:
 		return append(dst, raw...), nil
 	case s.head.Typed || s.representation != "":
 		return capture.AppendTyped(dst, raw, s.apiVersion, s.kind)

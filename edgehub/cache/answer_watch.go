@@ -10,8 +10,10 @@ import (
 	"strconv"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
 
 	"github.com/edgehub-io/edge-hub/edgehub/capture"
 )
@@ -31,6 +33,8 @@ type heldWatch struct {
 	query Query
 	out   http.ResponseWriter
 	frame []byte
+	// printed says that the headers of a Table were sent.
+	printed bool
 }
 
 // answerWatch replays what the view holds after the asked resourceVersion, and
@@ -40,32 +44,37 @@ func (s *Store) answerWatch(w http.ResponseWriter, r *http.Request, q Query, clo
 	if err != nil {
 		return err
 	}
-	start := q.startVersion()
-	if q.SendInitialEvents {
-		if asked := parseVersion(q.ResourceVersion); sel.last != 0 && asked > sel.last {
-			sel.release()
-			return errTooLarge(asked, sel.last)
-		}
-	}
-	ct := sel.contentType()
-	if sel.encoding != capture.JSON {
-		ct += ";stream=watch"
-	}
-	s.head(w, ct, sel.asOf)
 	h := &heldWatch{selection: sel, query: q, out: w}
-	err = h.begin(start)
+	if h.selection, err = s.formed(sel, q); err == nil && q.format.mediaType == typeYAML {
+		err = errNotAcceptable(streamTypes)
+	}
+	if err != nil {
+		sel.release()
+		return err
+	}
+	if q.gzip && q.initial && q.AllowBookmarks { // as kube-apiserver compresses a WatchList
+		h.out = &memberWriter{ResponseWriter: w}
+	}
+	timeout := q.Timeout
+	if timeout == 0 {
+		timeout = minWatch + rand.N(minWatch)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
+	defer cancel()
+	s.head(h.out, sel.streamType(), sel.asOf)
+	err = h.begin(ctx, s.clock, q.startVersion())
 	if isDamage(err) {
 		s.giveUp(sel.snapshot, err)
 	}
 	sel.release() // what follows needs no data
-	if err == nil {
-		err = h.flush()
+	if err == nil || errors.Is(err, errEnded) {
+		err = errors.Join(err, h.flush())
 	}
 	if err != nil {
 		klog.V(2).InfoS("Watch from the cache ended early", "agent", q.Key.Agent, "resource", q.Key.Resource, "reason", err)
 		return nil
 	}
-	s.hold(r.Context(), h, cloud)
+	s.hold(ctx, h, cloud)
 	return nil
 }
 
@@ -73,26 +82,50 @@ func (s *Store) answerWatch(w http.ResponseWriter, r *http.Request, q Query, clo
 var errEnded = errors.New("watch cannot be continued")
 
 // begin sends what comes before the watch is held.
-func (h *heldWatch) begin(start uint64) error {
+func (h *heldWatch) begin(ctx context.Context, clock clock.WithTicker, start uint64) error {
+	asked := parseVersion(h.query.ResourceVersion)
 	switch {
 	case start == 0 && h.query.fromNow:
 		return nil
+	case start == 0 && h.last != 0 && asked > h.last:
+		return h.await(ctx, clock, asked)
 	case start == 0:
 		return h.initial()
 	case start < h.base:
-		status := errExpired(start, h.base)
-		if err := h.sendStatus(status.ErrStatus); err != nil {
-			return err
-		}
-		return errEnded
+		return h.refuse(errExpired(start, h.base))
 	default:
 		return h.replay(start)
 	}
 }
 
+// versionPatience is how long kube-apiserver lets a client wait for a
+// resourceVersion that it has not seen yet.
+const versionPatience = 3 * time.Second
+
+// await answers a watch for a state that is newer than the view, which it will
+// stay while the cloud is away.
+func (h *heldWatch) await(ctx context.Context, clock clock.WithTicker, asked uint64) error {
+	if err := h.flush(); err != nil {
+		return err
+	}
+	select {
+	case <-clock.After(versionPatience):
+	case <-ctx.Done(): // its timeout, or nobody listens any more
+	}
+	return h.refuse(errTooLarge(asked, h.last))
+}
+
+// refuse ends a watch with an event that says why.
+func (h *heldWatch) refuse(err *apierrors.StatusError) error {
+	if err := h.sendStatus(err.ErrStatus); err != nil {
+		return err
+	}
+	return errEnded
+}
+
 func (h *heldWatch) initial() error {
 	for _, e := range h.objects {
-		raw, selected, err := h.read(e.key, e.pos)
+		raw, selected, err := h.object(e.key, e.pos)
 		if err != nil {
 			return err
 		}
@@ -102,7 +135,7 @@ func (h *heldWatch) initial() error {
 			}
 		}
 	}
-	if h.query.SendInitialEvents && h.query.AllowBookmarks {
+	if h.query.initial && h.query.AllowBookmarks {
 		return h.bookmark(true)
 	}
 	return nil
@@ -126,7 +159,7 @@ func (h *heldWatch) replay(start uint64) error {
 }
 
 func (h *heldWatch) unchanged(e event) error {
-	raw, _, err := h.read(e.key, e.pos)
+	raw, _, err := h.object(e.key, e.pos)
 	if err != nil {
 		return err
 	}
@@ -140,7 +173,7 @@ func (h *heldWatch) transition(e event) error {
 	var before []byte
 	var was bool
 	if e.previous.Length > 0 {
-		raw, selected, err := h.read(e.key, e.previous)
+		raw, selected, err := h.object(e.key, e.previous)
 		if err != nil {
 			return err
 		}
@@ -148,7 +181,7 @@ func (h *heldWatch) transition(e event) error {
 			before, was = slices.Clone(raw), true
 		}
 	}
-	raw, is, err := h.read(e.key, e.pos)
+	raw, is, err := h.object(e.key, e.pos)
 	switch {
 	case err != nil:
 		return err
@@ -170,7 +203,7 @@ func (h *heldWatch) transition(e event) error {
 }
 
 func (h *heldWatch) left(before []byte, version uint64) error {
-	raw, err := capture.AppendWithVersion(nil, before, h.encoding, strconv.FormatUint(version, 10))
+	raw, err := capture.AppendWithVersion(nil, before, h.read, strconv.FormatUint(version, 10))
 	if err != nil {
 		return err
 	}
@@ -179,12 +212,6 @@ func (h *heldWatch) left(before []byte, version uint64) error {
 
 // hold keeps the watch open.
 func (s *Store) hold(ctx context.Context, h *heldWatch, cloud Cloud) {
-	timeout := h.query.Timeout
-	if timeout == 0 {
-		timeout = minWatch + rand.N(minWatch)
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	up := make(chan struct{})
 	go func() {
 		defer close(up)
@@ -214,7 +241,7 @@ func (s *Store) hold(ctx context.Context, h *heldWatch, cloud Cloud) {
 }
 
 func (h *heldWatch) bookmark(initialEventsEnd bool) error {
-	raw, err := bookmark(h.encoding, h.apiVersion, h.kind, h.version, initialEventsEnd)
+	raw, err := bookmark(h.read, h.apiVersion, h.kind, h.version, initialEventsEnd)
 	if err != nil {
 		return err
 	}
@@ -222,7 +249,24 @@ func (h *heldWatch) bookmark(initialEventsEnd bool) error {
 }
 
 func (h *heldWatch) send(typ string, raw []byte) (err error) {
-	if h.frame, err = capture.AppendWatchFrame(h.frame[:0], h.encoding, typ, raw, h.apiVersion, h.kind); err != nil {
+	if h.printer != nil {
+		// The headers come with the first event alone.
+		if raw, err = h.appendTable(nil, raw, h.printed); err != nil {
+			return err
+		}
+		h.printed = true
+		return h.sendObject(typ, raw, h.metaVersion, table)
+	}
+	return h.sendObject(typ, raw, h.apiVersion, h.kind)
+}
+
+func (h *heldWatch) sendObject(typ string, raw []byte, apiVersion, kind string) (err error) {
+	if h.mediaType == typeCBOR {
+		h.frame, err = appendCBORFrame(h.frame[:0], typ, raw, apiVersion, kind)
+	} else {
+		h.frame, err = capture.AppendWatchFrame(h.frame[:0], h.read, typ, raw, apiVersion, kind)
+	}
+	if err != nil {
 		return err
 	}
 	_, err = h.out.Write(h.frame)
@@ -235,16 +279,12 @@ func (h *heldWatch) flush() error { return http.NewResponseController(h.out).Flu
 func (h *heldWatch) sendStatus(status metav1.Status) error {
 	status.Kind, status.APIVersion = "Status", "v1"
 	marshal := func() ([]byte, error) { return json.Marshal(&status) }
-	if h.encoding == capture.Protobuf {
+	if h.read == capture.Protobuf {
 		marshal = status.Marshal
 	}
 	raw, err := marshal()
 	if err != nil {
 		return err
 	}
-	if h.frame, err = capture.AppendWatchFrame(h.frame[:0], h.encoding, capture.Error, raw, "v1", "Status"); err != nil {
-		return err
-	}
-	_, err = h.out.Write(h.frame)
-	return err
+	return h.sendObject(capture.Error, raw, "v1", "Status")
 }

@@ -12,15 +12,16 @@ import (
 // list is.
 const compactMin = 4 << 20
 
-// compactIfDue writes a view anew once its events take twice the room of its
+// compactIfDue is called after events came. It writes a view anew once they take twice the room of its
 // list: then what is rewritten is at most half of what was written since. v.mu
 // is held.
 func (s *Store) compactIfDue(v *view) {
+	s.ledger.set(v)
 	if events := v.journal.Size() - v.listed; events < compactMin || events < 2*v.listed {
 		return
 	}
 	if err := s.rewrite(v); err != nil {
-		s.failed(err)
+		s.failed(v, err)
 		// Not before as much has come again, lest every event tries.
 		v.listed = v.journal.Size()
 	}
@@ -51,6 +52,7 @@ func (s *Store) rewrite(v *view) (err error) {
 	klog.V(3).InfoS("Compacted a view", "file", v.file, "before", v.journal.Size(), "after", staged.Size())
 	_ = v.journal.Close() // replaced
 	v.journal, v.head, v.base, v.listed, v.index = staged, end, v.last, staged.Size(), nil
+	s.ledger.set(v)
 	return nil
 }
 

@@ -18,12 +18,13 @@ import (
 
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
 	"github.com/edgehub-io/edge-hub/edgehub/journal/journaltest"
+	"github.com/edgehub-io/edge-hub/test/report"
 )
 
 // crashFixture is a fixture over a disk in memory, and one view that holds old.
 func crashFixture(t *testing.T) (*crashHistory, func(want string)) {
 	silence(t)
-	h := newCrashHistory(t, 1)
+	h := newCrashHistory(t, 1, Quota{})
 	expect := func(want string) {
 		t.Helper()
 		h.expect(inA, want)
@@ -64,7 +65,7 @@ func TestCase10CrashWhileTheOldListIsReplaced(t *testing.T) {
 				seen[got]++
 			}
 		}
-		t.Logf("%d crashes: %v", crashes, seen)
+		report.Line(t, "%d crashes: %v", crashes, seen)
 		if len(seen) != 2 {
 			t.Error("the crashes are all alike")
 		}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
 	"github.com/edgehub-io/edge-hub/edgehub/journal/journaltest"
+	"github.com/edgehub-io/edge-hub/test/report"
 )
 
 const syncInterval = 500 * time.Millisecond
@@ -128,12 +129,13 @@ type crashHistory struct {
 	faulty  atomic.Bool // the disk fails now and then
 	dead    atomic.Bool // the process is killed
 	opened  []*Store
+	quota   Quota
 
 	crashes, checked int
 }
 
-func newCrashHistory(t *testing.T, seed uint64) *crashHistory {
-	h := &crashHistory{fixture: fixture{T: t}, rng: rand.New(rand.NewPCG(seed, 5)), disk: journaltest.New(), agents: []string{"app", "other"}}
+func newCrashHistory(t *testing.T, seed uint64, quota Quota) *crashHistory {
+	h := &crashHistory{fixture: fixture{T: t}, quota: quota, rng: rand.New(rand.NewPCG(seed, 5)), disk: journaltest.New(), agents: []string{"app", "other"}}
 	for _, agent := range h.agents {
 		for _, namespace := range []string{"a", "b"} {
 			h.views = append(h.views, &crashView{agent: agent, namespace: namespace, moments: []moment{{}}})
@@ -151,10 +153,12 @@ func newCrashHistory(t *testing.T, seed uint64) *crashHistory {
 			return nil
 		}
 		switch op.Kind {
-		case journaltest.Sync, journaltest.SyncDir, journaltest.Rename, journaltest.Create:
-			return &journaltest.Fault{Err: syscall.EIO, Evict: faults.IntN(2) == 0}
+		case journaltest.Sync, journaltest.SyncDir:
+			return &journaltest.Fault{Err: []error{syscall.EIO, syscall.ENOSPC}[faults.IntN(2)], Evict: faults.IntN(2) == 0}
+		case journaltest.Rename, journaltest.Create, journaltest.Mkdir, journaltest.Remove, journaltest.Truncate:
+			return &journaltest.Fault{Err: []error{syscall.EIO, syscall.ENOSPC, syscall.EROFS}[faults.IntN(3)]}
 		case journaltest.Write:
-			return &journaltest.Fault{Err: []error{syscall.EIO, syscall.ENOSPC}[faults.IntN(2)], Written: faults.IntN(int(op.Size) + 1)}
+			return &journaltest.Fault{Err: []error{syscall.EIO, syscall.ENOSPC, syscall.EROFS}[faults.IntN(3)], Written: faults.IntN(int(op.Size) + 1)}
 		}
 		return nil
 	})
@@ -164,13 +168,19 @@ func newCrashHistory(t *testing.T, seed uint64) *crashHistory {
 
 func (h *crashHistory) start(disk *journaltest.FS) *Store {
 	h.Helper()
-	s := Open(Options{FS: disk, Journal: journal.Options{Interval: syncInterval}})
+	s := Open(Options{FS: disk, Journal: journal.Options{Interval: syncInterval}, Quota: h.quota})
 	h.opened = append(h.opened, s)
 	if err := s.SetAgents(sets.New(h.agents...).Has); err != nil {
 		h.Fatal(err)
 	}
+	if h.limited() {
+		s.scan()
+	}
 	return s
 }
+
+// limited reports whether views may be evicted, or not be kept.
+func (h *crashHistory) limited() bool { return h.quota.Total > 0 }
 
 func (h *crashHistory) queryOf(v *crashView, options string) Query {
 	return h.queryAs(v.agent, "me", v.path()+options, "")
@@ -178,6 +188,9 @@ func (h *crashHistory) queryOf(v *crashView, options string) Query {
 
 // became notes what a view holds from now on.
 func (h *crashHistory) became(v *crashView, version int) {
+	if h.limited() && version > 0 && h.held(v) != version {
+		return
+	}
 	v.moments = append(v.moments, moment{version, time.Now()})
 }
 
@@ -305,13 +318,16 @@ func (h *crashHistory) check(s *Store, v *crashView) int {
 	f := fixture{T: h.T, Store: s}
 	got := f.namesOf(h.queryOf(v, ""))
 	for range 3 {
-		if got != "0" || !h.faulty.Load() {
+		if got != "0" || !h.faulty.Load() && !(v.doubtful && s == h.Store) {
 			break
 		}
 		// The disk lost what it had of the answer: nothing of it is taken
 		// for the whole, and the next one is of what is left.
 		synctest.Wait()
 		got = f.namesOf(h.queryOf(v, ""))
+	}
+	if got == "503" && h.limited() {
+		return 0 // evicted
 	}
 	for at := len(v.moments) - 1; at >= v.floor; at-- {
 		want := "503"
@@ -516,7 +532,7 @@ func silence(t *testing.T) {
 	klog.SetLogger(klog.Logger{}) // which discards
 }
 
-func crashHistories(t *testing.T, count int, run func(*crashHistory)) {
+func crashHistories(t *testing.T, count int, quota Quota, run func(*crashHistory)) {
 	silence(t)
 	if testing.Short() {
 		count /= 10
@@ -525,7 +541,7 @@ func crashHistories(t *testing.T, count int, run func(*crashHistory)) {
 	for seed := range uint64(count) {
 		ok := t.Run("", func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				h := newCrashHistory(t, seed)
+				h := newCrashHistory(t, seed, quota)
 				defer h.stop()
 				run(h)
 				crashes += h.crashes
@@ -536,11 +552,11 @@ func crashHistories(t *testing.T, count int, run func(*crashHistory)) {
 			t.Fatalf("seed %d", seed)
 		}
 	}
-	t.Logf("%d histories, %d crashes, %d views checked", count, crashes, checked)
+	report.Line(t, "%d histories, %d crashes, %d views checked", count, crashes, checked)
 }
 
 func TestEveryCrashLeavesViewsThatOnceWere(t *testing.T) {
-	crashHistories(t, 50, func(h *crashHistory) {
+	crashHistories(t, 50, Quota{}, func(h *crashHistory) {
 		for range 25 {
 			h.step(2)
 		}
@@ -553,6 +569,9 @@ func (h *crashHistory) repair() {
 	h.Helper()
 	h.faulty.Store(false)
 	h.disk.Capacity = 0
+	if !h.recheck() || h.Status().Disk != nil {
+		h.Fatalf("the disk counts as failing: %v", h.Status().Disk)
+	}
 	for _, v := range h.views {
 		h.cluster.change(h.rng, v.namespace)
 		h.record(h.queryOf(v, ""), pageOf(h.cluster.version, "", h.cluster.items(v.namespace, h.cluster.version)...))
@@ -579,7 +598,7 @@ func (h *crashHistory) live() {
 }
 
 func TestEveryCrashOfAFailingDiskLeavesViewsThatOnceWere(t *testing.T) {
-	crashHistories(t, 35, func(h *crashHistory) {
+	crashHistories(t, 35, Quota{}, func(h *crashHistory) {
 		for _, v := range h.views {
 			v.doubtful = true
 		}
@@ -594,7 +613,7 @@ func TestEveryCrashOfAFailingDiskLeavesViewsThatOnceWere(t *testing.T) {
 }
 
 func TestEveryCrashOfAFullDiskLeavesViewsThatOnceWere(t *testing.T) {
-	crashHistories(t, 20, func(h *crashHistory) {
+	crashHistories(t, 20, Quota{}, func(h *crashHistory) {
 		for _, v := range h.views {
 			v.doubtful = true
 		}

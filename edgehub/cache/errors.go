@@ -3,7 +3,6 @@ package cache
 import (
 	"errors"
 	"fmt"
-	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,7 +38,7 @@ func groupResource(k Key) schema.GroupResource {
 }
 
 // errTooLarge is kube-apiserver's answer to a resourceVersion in the future.
-func errTooLarge(asked, have uint64) error {
+func errTooLarge(asked, have uint64) *apierrors.StatusError {
 	err := apierrors.NewTimeoutError(fmt.Sprintf("Too large resource version: %d, current: %d", asked, have), 1)
 	err.ErrStatus.Details.Causes = []metav1.StatusCause{{
 		Type: metav1.CauseTypeResourceVersionTooLarge, Message: "Too large resource version",
@@ -58,11 +57,6 @@ func errExpired(asked, oldest uint64) *apierrors.StatusError {
 func errContinueExpired() error {
 	return apierrors.NewResourceExpired("The provided continue parameter is too old to display a consistent list result. " +
 		"You must start a new list without the continue parameter.")
-}
-
-func errNotAcceptable() error {
-	return status.New(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, 0,
-		"only the following media types are accepted: application/json, application/vnd.kubernetes.protobuf")
 }
 
 // isNotCached reports whether an error says that there is no data, rather than

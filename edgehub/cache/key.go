@@ -59,6 +59,9 @@ func (k Key) directory() directory {
 	return d
 }
 
+// isDocument reports whether a view is not made of objects.
+func (k Key) isDocument() bool { return k.Resource == "" || k.Representation == table }
+
 func (d directory) path() string {
 	return path.Join(agentPath(d.agent), safeName(d.identity), safeName(d.resource))
 }

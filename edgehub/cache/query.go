@@ -40,16 +40,22 @@ type Query struct {
 	ResourceVersionMatch string
 	Limit                int64
 	Continue             string
-	SendInitialEvents    bool
-	AllowBookmarks       bool
-	Timeout              time.Duration // 0 if the client named none
+	// SendInitialEvents says that a watch sends what is there and marks its end
+	// with a bookmark (KEP-3157), so that it can be recorded as a list.
+	SendInitialEvents bool
+	AllowBookmarks    bool
+	Timeout           time.Duration // 0 if the client named none
 
-	Accept []MediaType
+	format    format
+	errorType string // the media type of an error
+	gzip      bool   // the client takes it
 
-	fromNow bool  // a watch without a version sends no initial events
-	invalid error // the Status that the request gets in any case
-	labels  labels.Selector
-	fields  fields.Selector
+	invalid    error // the Status that the request gets in any case
+	badVersion error // of the resourceVersion, if it is no number
+	initial    bool  // a watch sends what is there
+	fromNow    bool  // a watch without a version sends only what changes
+	labels     labels.Selector
+	fields     fields.Selector
 }
 
 // documents are the paths below which discovery and schemas are served; a
@@ -70,8 +76,8 @@ func NewQuery(r *http.Request, info *request.RequestInfo, agent, identity string
 	if r.Method != http.MethodGet || agent == "" || identity == "" {
 		return Query{}, false
 	}
-	q.Accept = parseAccept(r.Header)
 	q.Key = Key{Agent: agent, Identity: identity}
+	q.gzip = acceptsGzip(r)
 	if !info.IsResourceRequest {
 		return q.document(r)
 	}
@@ -88,15 +94,21 @@ func NewQuery(r *http.Request, info *request.RequestInfo, agent, identity string
 		// The request info takes a Namespace object to be in itself.
 		q.Key.Namespace = ""
 	}
-	switch want := q.representation(); {
+	q.negotiate(r, info.Verb)
+	switch want := q.format.representation(); {
 	case want == partialObjectMetadata:
 		q.Key.Representation = want
 	case want == table && info.Verb != "watch":
 		q.Key.Representation, q.Key.Document = want, r.URL.RawQuery
 	}
+	if q.format.representation() == table {
+		q.tableOptions(r.URL.Query())
+	}
 	switch info.Verb {
 	case "get":
 		q.Verb, q.Key.Name = Get, info.Name
+		q.ResourceVersion = r.URL.Query().Get("resourceVersion")
+		q.badVersion = checkNumber(q.ResourceVersion)
 		return q, info.Name != ""
 	case "list", "watch":
 		q.Verb = List
@@ -107,6 +119,41 @@ func NewQuery(r *http.Request, info *request.RequestInfo, agent, identity string
 		return q, true
 	}
 	return Query{}, false
+}
+
+// negotiate reads what the request accepts, before anything else is looked at.
+func (q *Query) negotiate(r *http.Request, verb string) {
+	accept := r.Header.Get("Accept")
+	q.errorType = errorType(accept)
+	if !isCustom(q.Key.Group) {
+		if q.invalid = notRouted(accept, verb != "get"); q.invalid != nil {
+			return
+		}
+	}
+	var ok bool
+	if q.format, ok = negotiate(accept, !isCustom(q.Key.Group)); !ok {
+		q.invalid = errNotAcceptable(mediaTypes)
+	}
+}
+
+// tableOptions reads metav1.TableOptions. What is wrong with them shows only
+// once there is something to print.
+func (q *Query) tableOptions(v url.Values) {
+	q.format.includeObject = metav1.IncludeObjectPolicy(v.Get("includeObject"))
+	if q.format.metaVersion != "meta.k8s.io/v1" && q.Key.Document != "" {
+		q.Key.Document += " " + q.format.metaVersion
+	}
+}
+
+// checkNumber is kube-apiserver's answer to a resourceVersion that is no number.
+func checkNumber(version string) error {
+	if version == "" {
+		return nil
+	}
+	if _, err := strconv.ParseUint(version, 10, 64); err != nil {
+		return status.New(http.StatusInternalServerError, "", 0, fmt.Sprintf("resourceVersion: Invalid value: %q: %v", version, err))
+	}
+	return nil
 }
 
 func (q Query) document(r *http.Request) (Query, bool) {
@@ -132,7 +179,7 @@ func (q Query) document(r *http.Request) (Query, bool) {
 func (q *Query) options(v url.Values, info *request.RequestInfo) {
 	bad := func(err error) {
 		if err != nil && q.invalid == nil {
-			q.invalid = status.BadRequest(err.Error())
+			q.invalid = err
 		}
 	}
 	var err error
@@ -140,7 +187,8 @@ func (q *Query) options(v url.Values, info *request.RequestInfo) {
 		q.fields, err = fields.ParseSelector(v.Get("fieldSelector"))
 	}
 	if err != nil {
-		q.invalid = status.BadRequest(err.Error())
+		bad(status.BadRequest(err.Error()))
+		q.labels, q.fields = labels.Nothing(), fields.Nothing()
 		return
 	}
 	if info.Name != "" && v.Get("fieldSelector") == "" {
@@ -151,27 +199,25 @@ func (q *Query) options(v url.Values, info *request.RequestInfo) {
 	q.ResourceVersion, q.ResourceVersionMatch = v.Get("resourceVersion"), v.Get("resourceVersionMatch")
 	q.Continue = v.Get("continue")
 	if v.Has("limit") {
-		q.Limit, err = strconv.ParseInt(v.Get("limit"), 10, 64)
-		bad(err)
+		if q.Limit, err = strconv.ParseInt(v.Get("limit"), 10, 64); err != nil {
+			bad(status.BadRequest(err.Error()))
+		}
 	}
 	if v.Has("timeoutSeconds") {
 		seconds, err := strconv.ParseInt(v.Get("timeoutSeconds"), 10, 64)
-		bad(err)
+		if err != nil {
+			bad(status.BadRequest(err.Error()))
+		}
 		q.Timeout = time.Duration(min(seconds, 1<<31)) * time.Second
 	}
 	initial := isTrue(v.Get("sendInitialEvents"))
-	q.SendInitialEvents = q.Verb == Watch && initial
 	q.fromNow = v.Has("sendInitialEvents") && !initial
 	q.AllowBookmarks = isTrue(v.Get("allowWatchBookmarks"))
-	if q.invalid == nil {
-		q.invalid = q.validate(v.Has("sendInitialEvents"), initial)
-	}
-	if q.ResourceVersion != "" {
-		_, err = strconv.ParseUint(q.ResourceVersion, 10, 64)
-		if err != nil {
-			err = fmt.Errorf("invalid resource version: resourceVersion: Invalid value: %q: %w", q.ResourceVersion, err)
-		}
-		bad(err)
+	q.SendInitialEvents = q.Verb == Watch && initial && q.AllowBookmarks
+	bad(q.validate(v.Has("sendInitialEvents"), initial))
+	q.badVersion = checkNumber(q.ResourceVersion)
+	if q.badVersion != nil && q.Verb == List {
+		bad(apierrors.NewBadRequest("invalid resource version: " + q.badVersion.Error()))
 	}
 }
 
@@ -185,6 +231,9 @@ func (q *Query) validate(has, initial bool) error {
 	if has {
 		options.SendInitialEvents = &initial
 	}
+	// What was meant by a watch from no version before there were options for it.
+	internalversion.SetListOptionsDefaults(&options, true)
+	q.initial = q.Verb == Watch && options.SendInitialEvents != nil && *options.SendInitialEvents
 	if errs := validation.ValidateListOptions(&options, true); len(errs) > 0 {
 		return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", errs)
 	}
@@ -195,18 +244,10 @@ func (q *Query) validate(has, initial bool) error {
 // but "", "0" and "false" is true.
 func isTrue(s string) bool { return s != "" && s != "0" && !strings.EqualFold(s, "false") }
 
-// representation is the kind of the answer that is asked for first.
-func (q *Query) representation() string {
-	if len(q.Accept) == 0 {
-		return ""
-	}
-	return strings.TrimSuffix(q.Accept[0].As, "List")
-}
-
 // startVersion is the resourceVersion from which a watch continues, zero if it
 // starts with the present state.
 func (q *Query) startVersion() uint64 {
-	if q.SendInitialEvents {
+	if q.initial {
 		return 0
 	}
 	return parseVersion(q.ResourceVersion)

@@ -16,6 +16,7 @@ type staging struct {
 	count  int
 	head   endRecord
 	before uint64
+	relief relief
 }
 
 func (r *recording) stage() (*staging, error) {
@@ -36,7 +37,10 @@ func (r *recording) object(st *staging, o *capture.Object) (err error) {
 	if st.head.Kind == "" {
 		st.head.Kind, st.head.APIVersion = o.Kind, o.APIVersion
 	}
-	_, r.scratch, err = appendObject(st.file, r.scratch, recordObject, o)
+	err = r.grow(st, func() (err error) {
+		_, r.scratch, err = appendObject(st.file, r.scratch, recordObject, o)
+		return err
+	})
 	st.head.Typed = st.head.Typed || o.Kind != ""
 	st.count++
 	return err
@@ -117,18 +121,46 @@ func (r *recording) holds(version string) bool {
 		return false
 	}
 	r.view.asOf = r.store.clock.Now()
+	r.store.ledger.use(r.view)
 	return true
 }
 
 // install completes a staged list and makes it the view's content.
 func (r *recording) install(st *staging, consistent bool) error {
 	st.head.Type, st.head.Count = recordEnd, st.count
-	if err := appendJSON(st.file, st.head); err != nil {
+	err := r.grow(st, func() error { return appendJSON(st.file, st.head) })
+	if err == nil {
+		err = r.grow(st, st.file.Flush)
+	}
+	if err == nil {
+		err = r.store.admit(r.view, st.file.Size())
+	}
+	if err != nil {
 		return err
 	}
 	r.view.mu.Lock()
 	defer r.view.mu.Unlock()
-	return r.view.install(r.store, st.file, st.head, st.before, consistent)
+	defer r.store.ledger.settle(r.view)
+	if err := r.view.install(r.store, st.file, st.head, st.before, consistent); err != nil {
+		return err
+	}
+	r.store.refusals.kept(r.view.file)
+	return nil
+}
+
+// grow appends to a staged list, for which it makes room on a full disk.
+func (r *recording) grow(st *staging, write func() error) error {
+	for {
+		err := write()
+		switch {
+		case err == nil && r.store.ledger.mayStage(r.view):
+			return nil
+		case err == nil:
+			return errQuota
+		case !r.store.relieve(r.view.file, &st.relief, st.file.Size(), err):
+			return err
+		}
+	}
 }
 
 // get records a single object.
@@ -180,7 +212,10 @@ func (r *recording) document(body io.Reader) error {
 		var n int
 		if n, err = body.Read(buf); n > 0 {
 			var e error
-			if r.scratch, e = appendChunk(st.file, r.scratch, buf[:n]); e != nil {
+			if e = r.grow(st, func() (err error) {
+				r.scratch, err = appendChunk(st.file, r.scratch, buf[:n])
+				return err
+			}); e != nil {
 				err = e
 			}
 			st.count++

@@ -8,6 +8,17 @@ import (
 )
 
 // watching is the recording of a watch.
+//
+// When it falls behind it ends, and the view keeps its last complete state until
+// the next complete list, or until a watch that begins at or before that state.
+// The client's own watch goes on. Ending it, so that the client watches again,
+// would disturb the live path and win nothing: the client resumes from the last
+// event that it was sent, which is behind the gap. Asking kube-apiserver for the
+// events in the gap is not the hub's to do, as it has no credential but the
+// client's, which is the client's to use. What is served meanwhile is an old state
+// under its own resourceVersion and its own Age, never a mixture of two, and a
+// client that has seen a newer one is told that the version it asks for is too
+// large.
 type watching struct {
 	*recording
 	pipe *pipe
@@ -126,7 +137,7 @@ func (w *watching) live(ev *capture.Event) error {
 			w.store.compactIfDue(v)
 			return nil
 		}
-		w.store.failed(err)
+		w.store.failed(v, err)
 	}
 	if ev.Type != capture.BookmarkType {
 		w.missed = max(w.missed, version)

@@ -44,6 +44,11 @@ func (s *Store) Record(q Query, resp *http.Response) io.ReadCloser {
 	if v == nil {
 		return resp.Body
 	}
+	isList := q.Verb != Watch || q.SendInitialEvents
+	if now := s.clock.Now(); isList && !(s.refusals.allows(v.file, now) && s.losses.allows(v.file, now)) {
+		s.metrics.notRecorded.WithLabelValues("paused").Inc()
+		return resp.Body
+	}
 	r := &recording{
 		store: s, query: q, view: v, encoding: enc,
 		contentType: resp.Header.Get("Content-Type"), etag: resp.Header.Get("ETag"),
@@ -52,7 +57,7 @@ func (s *Store) Record(q Query, resp *http.Response) io.ReadCloser {
 	if q.Verb == Watch || q.Continue != "" {
 		r.earlier = v.lists.present()
 	}
-	if q.Verb != Watch || q.SendInitialEvents {
+	if isList {
 		r.done = v.lists.begin()
 	}
 	p := newPipe(&s.budget)
@@ -156,8 +161,19 @@ func (r *recording) finish(err error) {
 		outcome = "outdated"
 	case errors.Is(err, errOverflow):
 		outcome = "overflow"
+		r.store.refusals.behind(r.view.file, reasonOverflow)
 	case errors.Is(err, errCut) && r.query.Verb == Watch:
 		return // a client that ends its watch loses nothing
+	case errors.Is(err, errCut):
+	case errors.Is(err, errQuota):
+		outcome = "quota"
+		r.store.refusals.refuse(r.view.file, reasonQuota, r.store.clock.Now())
+	case faultOf(err) != "":
+		outcome = "disk"
+		r.store.refusals.refuse(r.view.file, faultOf(err), r.store.clock.Now())
+		if isFull(err) {
+			r.store.reliefs.failed(r.store.clock.Now())
+		}
 	}
 	r.store.metrics.notRecorded.WithLabelValues(outcome).Inc()
 	klog.V(2).InfoS("Answer was not cached", "agent", r.query.Key.Agent, "resource", r.query.Key.Resource, "reason", err)

@@ -58,6 +58,8 @@ import (
 	storagev1beta1 "k8s.io/api/storage/v1beta1"
 	storagemigrationv1 "k8s.io/api/storagemigration/v1"
 	storagemigrationv1beta1 "k8s.io/api/storagemigration/v1beta1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -75,6 +77,7 @@ var builtIn = sync.OnceValue(func() *runtime.Scheme {
 		admissionregistrationv1alpha1.AddToScheme,
 		admissionregistrationv1beta1.AddToScheme,
 		internalv1alpha1.AddToScheme,
+		apiextensionsv1.AddToScheme,
 		appsv1.AddToScheme,
 		appsv1beta1.AddToScheme,
 		appsv1beta2.AddToScheme,
@@ -131,3 +134,14 @@ var builtIn = sync.OnceValue(func() *runtime.Scheme {
 	}
 	return scheme
 })
+
+// kindOf is the kind of a resource of the Kubernetes API, empty if it is none.
+func kindOf(k Key) string {
+	gv := schema.GroupVersion{Group: k.Group, Version: k.Version}
+	for kind := range builtIn().KnownTypes(gv) {
+		if plural, _ := meta.UnsafeGuessKindToResource(gv.WithKind(kind)); plural.Resource == k.Resource {
+			return kind
+		}
+	}
+	return ""
+}

@@ -1,15 +1,16 @@
 package cache
 
 import (
-	"fmt"
+	"slices"
 	"strings"
+	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/edgehub-io/edge-hub/edgehub/capture"
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
+	tables "github.com/edgehub-io/edge-hub/edgehub/table"
 )
 
 // selection is the part of a snapshot that a query asks for, in the form in
@@ -17,12 +18,16 @@ import (
 type selection struct {
 	*snapshot
 	format
-	representation string
-	apiVersion     string // of the objects as they are answered
+	read           capture.Encoding // what objects are read in
+	representation string           // PartialObjectMetadata, or empty
+	apiVersion     string           // of the objects as they are answered
 	kind           string
 	prefix         string // of the keys, where the snapshot has more namespaces
 	labels         labels.Selector
 	fields         fields.Selector
+	printer        *tables.Printer // if they are answered as a Table
+	marked         *tables.DefaultClass
+	now            time.Time // that ages are told as of
 
 	buf, decoded []byte
 }
@@ -36,7 +41,7 @@ func (s *Store) find(q Query) (*selection, error) {
 	}
 	if best == nil {
 		for _, v := range s.siblings(q.Key) {
-			if !covers(v.key, q.Key) {
+			if !covers(v.key, q) {
 				continue
 			}
 			snap, err := v.snapshot(s)
@@ -58,12 +63,7 @@ func (s *Store) find(q Query) (*selection, error) {
 	if best == nil {
 		return nil, errNotCached(q)
 	}
-	sel, err := newSelection(best, q)
-	if err != nil {
-		best.release()
-		return nil, err
-	}
-	return sel, nil
+	return newSelection(best, q), nil
 }
 
 // own returns the content of the view that a query names.
@@ -77,18 +77,29 @@ func (s *Store) own(q Query) (*snapshot, error) {
 }
 
 // covers reports whether a list holds all that is asked for.
-func covers(have, want Key) bool {
+func covers(have Key, q Query) bool {
+	want := q.Key
 	return have.Name == "" && have.Document == "" &&
 		(have.Namespace == "" || have.Namespace == want.Namespace) &&
 		(have.LabelSelector == "" || have.LabelSelector == want.LabelSelector) &&
 		(have.FieldSelector == "" || have.FieldSelector == want.FieldSelector) &&
-		(have.Representation == "" || have.Representation == want.Representation)
+		(have.Representation == "" || have.Representation == want.Representation && (have.FieldSelector == want.FieldSelector || q.metadataSelects()))
+}
+
+// metadataSelects reports whether an object's metadata tells if it is selected.
+func (q Query) metadataSelects() bool {
+	return q.fields == nil || !slices.ContainsFunc(q.fields.Requirements(), func(r fields.Requirement) bool {
+		return r.Field != "metadata.name" && r.Field != "metadata.namespace"
+	})
 }
 
 // newSelection picks what a query asks for from a snapshot, which stays the
-// caller's to release if there is an error.
-func newSelection(snap *snapshot, q Query) (*selection, error) {
-	sel := &selection{snapshot: snap, representation: q.Key.Representation, apiVersion: snap.head.APIVersion, kind: snap.head.Kind}
+// caller's to release.
+func newSelection(snap *snapshot, q Query) *selection {
+	sel := &selection{
+		snapshot: snap, format: q.format, read: q.format.encoding(),
+		representation: q.Key.Representation, apiVersion: snap.head.APIVersion, kind: snap.head.Kind,
+	}
 	// A single object is picked by its key, whatever selected the list it is in.
 	several := q.Verb == List || q.Verb == Watch
 	if several && snap.key.LabelSelector != q.Key.LabelSelector {
@@ -96,31 +107,23 @@ func newSelection(snap *snapshot, q Query) (*selection, error) {
 	}
 	if several && snap.key.FieldSelector != q.Key.FieldSelector {
 		sel.fields = q.fields
-		if err := checkFields(q); err != nil {
-			return nil, err
-		}
 	}
 	if several && snap.key.Namespace == "" && q.Key.Namespace != "" {
 		sel.prefix = q.Key.Namespace + "/"
 	}
 	if sel.representation != "" {
-		sel.apiVersion, sel.kind = "meta.k8s.io/v1", partialObjectMetadata
+		sel.apiVersion, sel.kind = q.format.metaVersion, partialObjectMetadata
 	}
-	protobuf := sel.representation != "" || isBuiltIn(sel.apiVersion, sel.kind)
-	var ok bool
-	if sel.format, ok = negotiate(q.Accept, sel.representation, protobuf, q.Verb == Watch); !ok {
-		return nil, errNotAcceptable()
-	}
-	return sel, nil
+	return sel
 }
 
 // whole reports whether every object of the snapshot is selected as it is.
 func (s *selection) whole() bool { return s.prefix == "" && s.labels == nil && s.fields == nil }
 
-// read returns the object at a position in the encoding and representation
+// object returns the object at a position in the encoding and representation
 // that is asked for, and whether it is selected. raw is valid until the next
 // call.
-func (s *selection) read(key string, pos journal.Position) (raw []byte, selected bool, err error) {
+func (s *selection) object(key string, pos journal.Position) (raw []byte, selected bool, err error) {
 	if s.buf, err = grow(s.buf, int(pos.Length)); err != nil {
 		return nil, false, err
 	}
@@ -178,107 +181,20 @@ func (s *selection) selects(key string, raw []byte, enc capture.Encoding) (bool,
 // present brings an object into the form that is asked for.
 func (s *selection) present(raw []byte, enc capture.Encoding) ([]byte, error) {
 	if s.representation == s.key.Representation {
-		if s.representation != "" && enc != s.encoding {
-			return convertMetadata(raw, enc, s.encoding)
-		}
-		return convert(raw, enc, s.encoding, s.apiVersion, s.kind)
+		return convert(raw, enc, s.read, s.apiVersion, s.kind)
 	}
 	meta, err := capture.Metadata(raw, enc)
 	if err != nil {
 		return nil, err
 	}
-	return convertMetadata(metadataObject(meta, enc), enc, s.encoding)
+	return convert(s.metadataObject(meta, enc), enc, s.read, s.apiVersion, partialObjectMetadata)
 }
 
 // metadataObject makes a PartialObjectMetadata of an object's metadata.
-func metadataObject(meta []byte, enc capture.Encoding) []byte {
+func (f format) metadataObject(meta []byte, enc capture.Encoding) []byte {
 	if enc == capture.JSON {
-		b := append([]byte(`{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":`), meta...)
+		b := append([]byte(`{"kind":"PartialObjectMetadata","apiVersion":"`+f.metaVersion+`","metadata":`), meta...)
 		return append(b, '}')
 	}
 	return capture.AppendMetadata(nil, meta)
-}
-
-func convertMetadata(raw []byte, from, to capture.Encoding) ([]byte, error) {
-	return convert(raw, from, to, "meta.k8s.io/v1", partialObjectMetadata)
-}
-
-// matchesFields evaluates a field selector on one object.
-func (s *selection) matchesFields(key string, raw []byte, enc capture.Encoding) (bool, error) {
-	namespace, name, _ := strings.Cut(key, "/")
-	for _, req := range s.fields.Requirements() {
-		var value string
-		switch req.Field {
-		case "metadata.name":
-			value = name
-		case "metadata.namespace":
-			value = namespace
-		default:
-			text, err := convert(raw, enc, capture.JSON, s.head.APIVersion, s.head.Kind)
-			if err != nil {
-				return false, err
-			}
-			if value, err = fieldValue(s.snapshot.key, text, req.Field); err != nil {
-				return false, err
-			}
-		}
-		if equal := value == req.Value; equal == (req.Operator == "!=") {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-// selectable names, for the resources whose field labels are known, each label
-// that kube-apiserver can select by. The labels are JSON paths, with a default
-// for where the path is absent.
-var selectable = map[string]map[string]string{
-	"pods": {
-		"spec.nodeName": "", "spec.restartPolicy": "", "spec.schedulerName": "", "spec.serviceAccountName": "",
-		"spec.hostNetwork": "false", "status.phase": "", "status.podIP": "", "status.nominatedNodeName": "",
-	},
-	"nodes":                  {"spec.unschedulable": "false"},
-	"namespaces":             {"status.phase": ""},
-	"secrets":                {"type": ""},
-	"services":               {"spec.clusterIP": "", "spec.type": ""},
-	"replicationcontrollers": {"status.replicas": "0"},
-	"replicasets.apps":       {"status.replicas": "0"},
-	"jobs.batch":             {"status.successful": "0"},
-	"certificatesigningrequests.certificates.k8s.io": {"spec.signerName": ""},
-}
-
-// renamed are the labels that are not the path of their value.
-var renamed = map[string]string{"status.successful": "status.succeeded"}
-
-// checkFields refuses a field label that kube-apiserver can't select by. Which
-// labels a custom resource has is up to its definition; one that selects nothing
-// it knows of is not told from one that has no objects.
-func checkFields(q Query) error {
-	known, listed := selectable[groupResource(q.Key).String()]
-	custom := !listed && strings.Contains(q.Key.Group, ".")
-	for _, req := range q.fields.Requirements() {
-		_, ok := known[req.Field]
-		if req.Field != "metadata.name" && req.Field != "metadata.namespace" && !ok && !custom {
-			if !listed {
-				return apierrors.NewBadRequest(fmt.Sprintf(`"%s" is not a known field selector: only "metadata.name", "metadata.namespace"`, req.Field))
-			}
-			return apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", req.Field))
-		}
-	}
-	return nil
-}
-
-func fieldValue(k Key, text []byte, label string) (string, error) {
-	path := label
-	if other, ok := renamed[label]; ok {
-		path = other
-	}
-	value, ok, err := capture.Field(text, strings.Split(path, ".")...)
-	if err != nil {
-		return "", err
-	}
-	if !ok {
-		value = selectable[groupResource(k).String()][label]
-	}
-	return value, nil
 }

@@ -32,6 +32,10 @@ type Options struct {
 	Registry prometheus.Registerer // nil for none
 	Clock    clock.WithTicker      // nil for the real one
 	Journal  journal.Options
+	Quota    Quota
+	// Listed says which agents metrics name; others are "other". Nil names
+	// every agent.
+	Listed func(agent string) bool
 }
 
 // Store is all views of a node.
@@ -42,6 +46,14 @@ type Store struct {
 	budget     budget
 	pages      pages
 	recordings sync.WaitGroup
+
+	ledger   *ledger
+	disk     *disk
+	refusals refusals
+	reliefs  reliefs
+	losses   losses
+	closing  context.Context
+	close    context.CancelFunc
 
 	agentsMu sync.Mutex // one SetAgents at a time
 
@@ -70,14 +82,24 @@ func Open(options Options) *Store {
 		s.clock = clock.RealClock{}
 	}
 	s.budget.left = pipesLimit
+	s.closing, s.close = context.WithCancel(context.Background())
+	s.ledger = newLedger(options.Quota, s.clock)
+	s.metrics = newMetrics()
+	s.disk = &disk{fs: options.FS, clock: s.clock, metrics: s.metrics, failed: make(chan struct{}, 1)}
 	options.Journal.OnError = s.lost
-	s.journal = journal.Open(options.FS, options.Journal)
-	s.metrics = newMetrics(options.Registry, s)
+	options.Journal.OnStaged = s.ledger.grewStaged
+	s.journal = journal.Open(journal.Observe(options.FS, s.disk.observe), options.Journal)
+	if options.Registry != nil {
+		s.metrics.register(options.Registry, s, options.Listed)
+	}
 	return s
 }
 
 // Run does the store's housekeeping until ctx ends.
 func (s *Store) Run(ctx context.Context) {
+	var quota sync.WaitGroup
+	defer quota.Wait()
+	quota.Go(func() { s.keepWithinQuota(ctx) })
 	ticker := s.clock.NewTicker(time.Minute)
 	defer ticker.Stop()
 	for {
@@ -96,6 +118,7 @@ func (s *Store) Run(ctx context.Context) {
 func (s *Store) Close() error {
 	s.recordings.Wait()
 	s.pages.expire(true)
+	s.close()
 	return s.journal.Close()
 }
 
@@ -130,8 +153,11 @@ func (s *Store) SetAgents(caches func(agent string) bool) error {
 		if agent, ok := agentOfPath(e.Name()); e.IsDir() && (!ok || !caches(agent)) || remove[e.Name()] {
 			klog.InfoS("Removing the cache of an agent that is no longer listed", "directory", e.Name())
 			errs = append(errs, s.journal.RemoveAll(e.Name()))
+			s.ledger.gone(e.Name())
 		}
 	}
+	s.refusals.keep(caches)
+	s.ledger.signal() // the quota may have changed as well
 	return errors.Join(errs...)
 }
 
@@ -293,6 +319,7 @@ func (s *Store) Drop(key Key) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	s.refusals.kept(v.file)
 	return v.drop(s)
 }
 
@@ -321,29 +348,58 @@ func (s *Store) all() []*view {
 
 // lost is told by the journal that a file did not become durable.
 func (s *Store) lost(name string, err error) {
-	s.failed(err)
-	if errors.Is(err, journal.ErrUnwritten) {
-		return // it is complete, in part in memory
-	}
 	// The journal's goroutine must not wait for a view's lock, whose holder
 	// may be waiting for the journal.
-	go func() {
-		for _, v := range s.all() {
-			if v.file != name {
-				continue
-			}
-			v.mu.Lock()
-			if v.journal != nil {
-				if err := s.rewrite(v); err != nil {
-					klog.ErrorS(err, "Could not write a view anew", "file", name)
-				}
-			}
-			v.mu.Unlock()
-		}
-	}()
+	if errors.Is(err, journal.ErrUnwritten) {
+		go s.relieveEvents(name, err) // the file is complete, in part in memory
+		return
+	}
+	go s.writeAnew(name, err)
 }
 
-func (s *Store) failed(err error) {
-	s.metrics.errors.Inc()
-	klog.ErrorS(err, "The cache could not be written")
+// writeAnew writes a view anew that the disk has lost, at once the first time
+// and then less and less often. Meanwhile it is answered from what can be read.
+func (s *Store) writeAnew(name string, cause error) {
+	var v *view
+	for _, other := range s.all() {
+		if other.file == name {
+			v = other
+		}
+	}
+	if v == nil {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	news := s.failed(v, cause)
+	lost := v.journal
+	if pause := s.losses.pause(name, s.clock.Now()); pause > 0 {
+		v.mu.Unlock()
+		select {
+		case <-s.clock.After(pause):
+		case <-s.closing.Done():
+		}
+		v.mu.Lock()
+	}
+	if lost == nil || v.journal != lost {
+		return // dropped, or replaced by a list
+	}
+	if err := s.rewrite(v); err != nil {
+		s.failed(v, err)
+		return
+	}
+	if news {
+		s.refusals.kept(name)
+	}
+}
+
+// failed accounts for a view of which something could not be written, and
+// reports whether that is news.
+func (s *Store) failed(v *view, err error) bool {
+	reason := faultOf(err)
+	if reason == "" {
+		reason = reasonOther
+	}
+	klog.V(2).InfoS("A view could not be written", "file", v.file, "reason", err)
+	return s.refusals.behind(v.file, reason)
 }

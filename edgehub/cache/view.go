@@ -40,6 +40,7 @@ type view struct {
 	base    uint64        // resourceVersion of the list; changes before it are unknown
 	last    uint64        // resourceVersion up to which the view is complete
 	listed  int64         // bytes of the file that are the list
+	objects int           // none in a document
 	index   *index        // nil unless it was asked for
 	used    time.Time     // when the index was last asked for
 	asOf    time.Time     // when the cloud last confirmed the content
@@ -124,11 +125,14 @@ func (v *view) load(s *Store) {
 		if err := s.journal.RemoveAll(v.file); err != nil {
 			klog.ErrorS(err, "Could not remove it", "file", v.file)
 		}
+		s.ledger.gone(v.file)
 		return
 	}
 	v.journal, v.head, v.base, v.listed = file, l.end, l.base, l.listed
 	v.advance(l.last)
 	v.asOf = file.ModTime()
+	v.objects = l.objects
+	s.ledger.set(v)
 }
 
 // loader checks that a file's records are those of a view, in a legal order.
@@ -137,6 +141,7 @@ type loader struct {
 	end        endRecord
 	base, last uint64
 	listed     int64
+	objects    int
 	started    bool
 	ended      bool
 	index      *index // filled if set
@@ -177,6 +182,7 @@ func (l *loader) read(pos journal.Position, body []byte) error {
 	if l.ended && l.until != 0 && version > l.until {
 		return nil
 	}
+	l.objects += objectsMore(string(rec.typ))
 	if l.index != nil {
 		l.index.add(rec, pos)
 	}
@@ -207,7 +213,22 @@ func (v *view) install(s *Store, staged *journal.File, end endRecord, before uin
 	v.journal, v.head, v.base = staged, end, version
 	v.advance(version)
 	v.listed, v.index, v.asOf = staged.Size(), nil, s.clock.Now()
+	v.objects = end.Count
+	if v.key.isDocument() {
+		v.objects = 0
+	}
 	return nil
+}
+
+// objectsMore is by how many objects a record makes a view larger.
+func objectsMore(typ string) int {
+	switch typ {
+	case recordObject, capture.Added:
+		return 1
+	case capture.Deleted:
+		return -1
+	}
+	return 0
 }
 
 // drop forgets the view's content and removes its file. v.mu is held.
@@ -216,12 +237,19 @@ func (v *view) drop(s *Store) error {
 	if v.journal == nil && v.loaded {
 		return nil
 	}
+	v.forget(s)
+	return s.journal.RemoveAll(v.file)
+}
+
+// forget gives up the view's content; its file is removed by whoever calls.
+// v.mu is held.
+func (v *view) forget(s *Store) {
 	if v.journal != nil {
 		_ = v.journal.Close() // its file is removed
 	}
 	v.journal, v.index, v.head, v.base, v.loaded = nil, nil, endRecord{}, 0, true
 	v.advance(0)
-	return s.journal.RemoveAll(v.file)
+	s.ledger.gone(v.file)
 }
 
 // extend appends an event that is newer than the view. v.mu is held.
@@ -238,6 +266,7 @@ func (v *view) extend(ev *capture.Event, version uint64, scratch []byte) ([]byte
 		return scratch, err
 	}
 	v.advance(version)
+	v.objects += objectsMore(ev.Type)
 	if v.index != nil {
 		v.index.apply(ev.Type, objectKey(ev.Object.Namespace, ev.Object.Name), version, pos)
 	}
@@ -260,11 +289,15 @@ func (v *view) snapshot(s *Store) (*snapshot, error) {
 		} else if err != nil {
 			klog.ErrorS(err, "Dropping a cache file that went bad", "file", v.file)
 			s.metrics.dropped.Inc()
-			return nil, v.drop(s)
+			if err := v.drop(s); err != nil {
+				s.failed(v, err)
+			}
+			return nil, nil
 		}
 		v.index = l.index
 	}
 	v.used = s.clock.Now()
+	s.ledger.use(v)
 	if !v.journal.Acquire() {
 		return nil, errRemoved
 	}

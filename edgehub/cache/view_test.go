@@ -337,17 +337,22 @@ const asTable = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
 func TestTableIsServedAsItWasPrinted(t *testing.T) {
 	f := newFixture(t)
 	printed := `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"10"},"columnDefinitions":[{"name":"Name"}],"rows":[{"cells":["x"]}]}`
-	f.record(f.queryAs("app", "me", inA+"?limit=500", asTable), printed)
 	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	f.record(f.queryAs("app", "me", inA+"?limit=500", asTable), printed)
 	f.restart()
 	if code, body := f.ask(f.queryAs("app", "me", inA+"?limit=500", asTable)); code != 200 || body != printed {
 		t.Errorf("%d %s", code, body)
 	}
-	// One that was never printed is answered with the objects.
-	if code, body := f.ask(f.queryAs("app", "me", inA+"?limit=400", asTable)); code != 200 || !strings.HasPrefix(body, `{"kind":"ConfigMapList"`) {
+	// One that was never printed is printed of the objects.
+	if code, body := f.ask(f.queryAs("app", "me", inA+"?limit=400", asTable)); code != 200 || !strings.Contains(body, `"cells":["x",1,`) {
 		t.Errorf("%d %s", code, body)
 	}
-	f.expect(inA, "x@3 rv=10")
+	// So is one whose objects are known to be newer.
+	f.record(f.query(inA), listOf(11, object("a", "x", 3), object("a", "y", 11)))
+	if code, body := f.ask(f.queryAs("app", "me", inA+"?limit=500", asTable)); code != 200 || !strings.Contains(body, `"cells":["y",1,`) {
+		t.Errorf("%d %s", code, body)
+	}
+	f.expect(inA, "x@3 y@11 rv=11")
 }
 
 func TestYAMLIsThatOfTheJSON(t *testing.T) {

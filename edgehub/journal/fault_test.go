@@ -15,6 +15,7 @@ import (
 
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
 	"github.com/edgehub-io/edge-hub/edgehub/journal/journaltest"
+	"github.com/edgehub-io/edge-hub/test/report"
 )
 
 func TestAFailedFsyncIsNeverRetriedOnTheSamePagesButRewritten(t *testing.T) {
@@ -297,7 +298,7 @@ func TestDamageAnywhereLeavesAPrefix(t *testing.T) {
 				tried++
 			}
 		}
-		t.Logf("%d damages", tried)
+		report.Line(t, "%d damages", tried)
 	})
 }
 

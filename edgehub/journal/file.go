@@ -32,6 +32,7 @@ type File struct {
 
 	mu       sync.Mutex
 	temp     string // its present name while staged, "" once it is live
+	staged   bool   // and not published or given up: OnStaged counts it
 	buf      []byte // whole records that are appended, not yet written
 	size     int64  // bytes in handle that are whole records
 	unsynced bool   // written to since the last sync began
@@ -119,6 +120,7 @@ func (f *File) writeLarge(sum uint32, parts [][]byte) error {
 // undo takes back a record of which a part may have been written. If that
 // fails too, nothing may be appended behind the torn record.
 func (f *File) undo(offset int64, cause error) error {
+	f.count(offset - f.size)
 	f.buf, f.size = f.buf[:0], offset
 	if err := f.handle.Truncate(offset); err != nil {
 		f.err = errors.Join(cause, err)
@@ -161,12 +163,28 @@ func (f *File) write(p []byte) error {
 	}
 	n, err := f.handle.WriteAt(p, f.size)
 	f.store.written.Add(int64(n))
+	if err == nil {
+		f.count(int64(n))
+	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", f.name, err)
 	}
 	f.size += int64(n)
 	f.unsynced = true
 	return nil
+}
+
+// count tells OnStaged of a staged file. f.mu is held.
+func (f *File) count(bytes int64) {
+	if f.staged && bytes != 0 {
+		f.store.options.OnStaged(f.name, bytes)
+	}
+}
+
+// unstage ends counting. f.mu is held.
+func (f *File) unstage() {
+	f.count(-f.size)
+	f.staged = false
 }
 
 // Scan calls fn for each record in order. The body is valid until fn returns;
@@ -230,6 +248,11 @@ func (f *File) Publish() error {
 	if err == nil {
 		err = f.store.publish(f)
 	}
+	if err == nil {
+		f.mu.Lock()
+		f.unstage()
+		f.mu.Unlock()
+	}
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", f.name, err)
 	}
@@ -253,6 +276,7 @@ func (f *File) giveUp(cause error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.err = cause
+	f.unstage()
 	if f.temp != "" {
 		_ = f.store.fs.Remove(f.temp) // RemoveStaged finds what stays behind
 		f.temp = ""

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"syscall"
+	"time"
 )
 
 const (
@@ -28,6 +30,18 @@ type FS interface {
 	// SyncDir makes the entries of a directory durable: a rename or a new
 	// file is there after a power loss only once its directory was synced.
 	SyncDir(name string) error
+	// Chtimes sets when a file was last accessed and modified; the zero time
+	// leaves one as it is.
+	Chtimes(name string, accessed, modified time.Time) error
+}
+
+// Accessed is when a file was last accessed as its FS says, the zero time if
+// it doesn't.
+func Accessed(info fs.FileInfo) time.Time {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return time.Unix(stat.Atim.Unix())
+	}
+	return time.Time{}
 }
 
 // Handle is an open file of an FS.
@@ -47,11 +61,20 @@ func OS(root *os.Root) FS { return osFS{root} }
 type osFS struct{ root *os.Root }
 
 func (o osFS) OpenFile(name string, flag int, perm fs.FileMode) (Handle, error) {
-	f, err := o.root.OpenFile(name, flag, perm)
+	// Reading does not move the access time, which Chtimes sets. The kernel
+	// allows that to the file's owner.
+	f, err := o.root.OpenFile(name, flag|syscall.O_NOATIME, perm)
+	if errors.Is(err, syscall.EPERM) {
+		f, err = o.root.OpenFile(name, flag, perm)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return f, nil
+}
+
+func (o osFS) Chtimes(name string, accessed, modified time.Time) error {
+	return o.root.Chtimes(name, accessed, modified)
 }
 
 func (o osFS) MkdirAll(name string, perm fs.FileMode) error { return o.root.MkdirAll(name, perm) }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
 	"github.com/edgehub-io/edge-hub/edgehub/journal/journaltest"
+	"github.com/edgehub-io/edge-hub/test/report"
 )
 
 const interval = 500 * time.Millisecond
@@ -582,7 +583,7 @@ func histories(t *testing.T, count, steps, samples int, prepare func(*history)) 
 			t.Fatalf("seed %d", seed)
 		}
 	}
-	t.Logf("%d histories, %d crashes, %d disk states recovered", count, crashes, states)
+	report.Line(t, "%d histories, %d crashes, %d disk states recovered", count, crashes, states)
 }
 
 func TestEveryCrashLeavesALegalPrefix(t *testing.T) {

@@ -43,6 +43,10 @@ type Options struct {
 	//
 	// OnError must not call the Store.
 	OnError func(name string, err error)
+	// OnStaged is told by how many bytes the files that are staged for a name
+	// have grown, or shrunk: they count until they are published or
+	// discarded. It must not call the Store.
+	OnStaged func(name string, bytes int64)
 }
 
 var (
@@ -86,6 +90,9 @@ func Open(fsys FS, options Options) *Store {
 	if options.OnError == nil {
 		options.OnError = func(string, error) {}
 	}
+	if options.OnStaged == nil {
+		options.OnStaged = func(string, int64) {}
+	}
 	s := &Store{
 		fs:        fsys,
 		options:   options,
@@ -121,7 +128,9 @@ func (s *Store) Stage(name string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stage %s: %w", name, err)
 	}
-	return s.file(name, temp, h), nil
+	f := s.file(name, temp, h)
+	f.staged = true
+	return f, nil
 }
 
 // Open opens a published file and calls fn for each of its records. Reading
@@ -193,6 +202,15 @@ func (f *File) cutOff(size int64) error {
 	}
 	f.store.syncs.Add(1)
 	return f.handle.Sync()
+}
+
+// Touch says when a file was last used and modified, see Accessed. The times
+// are not synced.
+func (s *Store) Touch(name string, accessed, modified time.Time) error {
+	if err := s.fs.Chtimes(name, accessed, modified); err != nil {
+		return fmt.Errorf("touch %s: %w", name, err)
+	}
+	return nil
 }
 
 // ReadDir lists a directory without the files that are still staged.

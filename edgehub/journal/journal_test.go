@@ -190,7 +190,10 @@ func TestAFileThatWasNotSyncedLatelyIsSyncedAtOnce(t *testing.T) {
 
 func TestGracefulCloseLosesNothing(t *testing.T) {
 	in(t, func(f *fixture) {
-		a := f.publish("d/a", "1")
+		a, old := f.publish("d/a"), f.publish("d/b")
+		f.append(a, "1")
+		f.append(old, "0")
+		synctest.Wait()  // both were just synced: what follows is left to Close
 		f.append(a, "2") // not flushed
 		b, err := f.store.Stage("d/b")
 		f.must(err)
@@ -206,8 +209,9 @@ func TestGracefulCloseLosesNothing(t *testing.T) {
 			}
 			return nil
 		})
-		f.must(a.Close())
 		f.must(f.store.Close())
+		f.must(a.Close())
+		f.must(old.Close())
 		f.survives("d/a", "1 2 3")
 		f.survives("d/b", "1 2 3")
 		if err := b.Publish(); !errors.Is(err, journal.ErrClosed) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
 	"github.com/edgehub-io/edge-hub/edgehub/journal/journaltest"
+	"github.com/edgehub-io/edge-hub/test/report"
 )
 
 func TestWriteFileIsOldOrNewAfterEveryCrash(t *testing.T) {
@@ -46,7 +47,7 @@ func TestWriteFileIsOldOrNewAfterEveryCrash(t *testing.T) {
 			t.Fatal(err)
 		}
 		check("-", old, young)
-		t.Logf("%s: %d crashes", name, crashes)
+		report.Line(t, "%s: %d crashes", name, crashes)
 	}
 }
 

@@ -10,6 +10,9 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	cbor "k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
+	"sigs.k8s.io/yaml"
 )
 
 // RetryAfter is how many seconds a client should wait before it asks again for
@@ -65,9 +68,27 @@ func Forbidden(message string) *apierrors.StatusError {
 	return New(http.StatusForbidden, metav1.StatusReasonForbidden, 0, message)
 }
 
+// written is an error that is answered in a media type of its own.
+type written struct {
+	error
+	mediaType string
+}
+
+// Unwrap makes the error itself known to errors.As.
+func (w written) Unwrap() error { return w.error }
+
+// In returns an error that Write answers in a media type: application/json,
+// application/yaml, application/cbor or application/vnd.kubernetes.protobuf.
+func In(mediaType string, err error) error { return written{err, mediaType} }
+
 // Write answers a request with an error, as JSON, which every client of
-// Kubernetes understands. An error that is no Status is an internal one.
+// Kubernetes understands, unless In says otherwise. An error that is no Status is
+// an internal one.
 func Write(w http.ResponseWriter, err error) {
+	mediaType := "application/json"
+	if in, ok := errors.AsType[written](err); ok {
+		mediaType = in.mediaType
+	}
 	var apiStatus apierrors.APIStatus
 	if !errors.As(err, &apiStatus) {
 		apiStatus = apierrors.NewInternalError(err)
@@ -75,7 +96,7 @@ func Write(w http.ResponseWriter, err error) {
 	s := apiStatus.Status()
 	s.Kind, s.APIVersion = "Status", "v1"
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
+	h.Set("Content-Type", mediaType)
 	h.Set("Cache-Control", "no-cache, private")
 	h.Set("X-Content-Type-Options", "nosniff")
 	if s.Details != nil && s.Details.RetryAfterSeconds > 0 {
@@ -84,11 +105,32 @@ func Write(w http.ResponseWriter, err error) {
 	if s.Code == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", "Bearer") // RFC 9110, 11.6.1
 	}
-	body, err := json.Marshal(s)
+	body, err := Encode(mediaType, &s)
 	if err != nil { // cannot be: a Status has only plain fields
 		http.Error(w, "internal error", http.StatusInternalServerError)
 		return
 	}
 	w.WriteHeader(int(s.Code))
-	_, _ = w.Write(append(body, '\n')) // the client may be gone
+	_, _ = w.Write(body) // the client may be gone
+}
+
+// Encode writes a Status in one of the media types of In.
+func Encode(mediaType string, s *metav1.Status) ([]byte, error) {
+	switch mediaType {
+	case "application/yaml":
+		return yaml.Marshal(s)
+	case "application/cbor":
+		body, err := cbor.Marshal(s)
+		return append([]byte{0xd9, 0xd9, 0xf7}, body...), err // RFC 8949, 3.4.6: it is CBOR
+	case "application/vnd.kubernetes.protobuf":
+		raw, err := s.Marshal()
+		if err != nil {
+			return nil, err
+		}
+		envelope := runtime.Unknown{TypeMeta: runtime.TypeMeta{Kind: s.Kind, APIVersion: s.APIVersion}, Raw: raw}
+		body, err := envelope.Marshal()
+		return append([]byte("k8s\x00"), body...), err
+	}
+	body, err := json.Marshal(s)
+	return append(body, '\n'), err
 }

@@ -286,7 +286,7 @@ func (c *crash) build(n *node) *node {
 	if made := c.made[n]; made != nil {
 		return made
 	}
-	made := &node{id: n.id, dir: n.dir, links: 1, modTime: n.modTime}
+	made := &node{id: n.id, dir: n.dir, links: 1, modTime: n.modTime, used: n.used}
 	c.made[n] = made
 	if !n.dir {
 		made.initialData = c.content(c.file(n))

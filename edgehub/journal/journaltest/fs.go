@@ -35,6 +35,7 @@ const (
 	Open    // a file that is there
 	Read
 	ReadDir
+	Chtimes
 )
 
 // Op is an operation that is about to happen.
@@ -88,6 +89,7 @@ type node struct {
 	data    []byte           // as it is read
 	entries map[string]*node // as they are read
 	modTime time.Time
+	used    time.Time // as Chtimes says
 	links   int
 	handles int
 
@@ -435,20 +437,45 @@ func (f *FS) SyncDir(name string) error {
 	return nil
 }
 
-func (n *node) info(name string) fs.FileInfo { return info{name, n.dir, int64(len(n.data)), n.modTime} }
+// Chtimes implements journal.FS. No crash takes it back.
+func (f *FS) Chtimes(name string, accessed, modified time.Time) error {
+	if fault := f.inject(Chtimes, name, 0); fault != nil {
+		return &fs.PathError{Op: "chtimes", Path: name, Err: fault.Err}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n, err := f.lookup(name)
+	if err != nil {
+		return err
+	}
+	if !accessed.IsZero() {
+		n.used = accessed
+	}
+	if !modified.IsZero() {
+		n.modTime = modified
+	}
+	return nil
+}
+
+func (n *node) info(name string) fs.FileInfo {
+	return info{name, n.dir, int64(len(n.data)), n.modTime, n.used}
+}
 
 type info struct {
 	name    string
 	dir     bool
 	size    int64
 	modTime time.Time
+	used    time.Time
 }
 
 func (i info) Name() string       { return i.name }
 func (i info) Size() int64        { return i.size }
 func (i info) ModTime() time.Time { return i.modTime }
 func (i info) IsDir() bool        { return i.dir }
-func (i info) Sys() any           { return nil }
+func (i info) Sys() any {
+	return &syscall.Stat_t{Atim: syscall.NsecToTimespec(max(0, i.used.UnixNano()))}
+}
 func (i info) Mode() fs.FileMode {
 	if i.dir {
 		return fs.ModeDir | 0o700
@@ -458,7 +485,7 @@ func (i info) Mode() fs.FileMode {
 
 // String names the kind in messages.
 func (k Kind) String() string {
-	names := []string{"?", "create", "write", "truncate", "mkdir", "rename", "remove", "fsync", "fsync of directory", "open", "read", "readdir"}
+	names := []string{"?", "create", "write", "truncate", "mkdir", "rename", "remove", "fsync", "fsync of directory", "open", "read", "readdir", "chtimes"}
 	if int(k) < len(names) {
 		return names[k]
 	}
@@ -468,7 +495,7 @@ func (k Kind) String() string {
 // ReadOnly is to be injected for a file system that was mounted read-only, as Linux
 // does when a disk fails.
 func ReadOnly(op Op) *Fault {
-	if op.Changes() || op.Kind == Open && op.Size != 0 {
+	if op.Changes() || op.Kind == Chtimes || op.Kind == Open && op.Size != 0 {
 		return &Fault{Err: syscall.EROFS}
 	}
 	return nil
