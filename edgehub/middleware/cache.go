@@ -10,6 +10,7 @@ import (
 	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/edgehub/cache"
 	"github.com/edgehub-io/edge-hub/edgehub/identity"
+	"github.com/edgehub-io/edge-hub/edgehub/limits"
 	"github.com/edgehub-io/edge-hub/edgehub/status"
 	"github.com/edgehub-io/edge-hub/edgehub/upstream"
 )
@@ -101,7 +102,11 @@ func (h *cached) failed(w http.ResponseWriter, r *http.Request, cause error) {
 	}
 	x := exchangeOf(r.Context())
 	x.Source = sourceHub
-	klog.V(3).InfoS("Kube-apiserver gave no answer", "agent", h.agent, "path", r.URL.Path, "reason", cause)
+	klog.V(3).InfoS("Kube-apiserver gave no answer", "agent", printable(h.agent), "path", printable(r.URL.Path), "reason", cause)
+	if refusal := limits.Refusal(cause); refusal != nil {
+		status.Write(w, refusal)
+		return
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		if upstream.WasSent(cause) {
 			status.Write(w, status.OutcomeUnknown())

@@ -2,15 +2,20 @@ package server
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/edgehub-io/edge-hub/edgehub/cache"
+	"github.com/edgehub-io/edge-hub/edgehub/certificates"
 	"github.com/edgehub-io/edge-hub/edgehub/config"
 	"github.com/edgehub-io/edge-hub/edgehub/identity"
 	"github.com/edgehub-io/edge-hub/edgehub/upstream"
@@ -22,8 +27,11 @@ type admin struct {
 	config   *config.Source
 	identity *identity.Authenticator
 	upstream *upstream.Upstream
+	store    *cache.Store
 	registry *prometheus.Registry
 	profile  bool
+
+	certificates *certificates.Manager // nil if they come from files
 }
 
 func (a *admin) handler() http.Handler {
@@ -73,9 +81,43 @@ func (a *admin) readyz(w http.ResponseWriter, _ *http.Request) {
 	} else {
 		line(true, "identity", fmt.Sprintf("%d keys of %s", keys, issuer))
 	}
+	cacheLine(a.store.Status(), line)
+	if a.certificates != nil {
+		for _, s := range a.certificates.Status() {
+			switch {
+			case s.Problem != nil:
+				line(false, "certificate/"+s.Name, s.Problem.Error())
+			case s.NotAfter.IsZero():
+				line(false, "certificate/"+s.Name, "none yet")
+			default:
+				line(true, "certificate/"+s.Name, "until "+s.NotAfter.UTC().Format(time.RFC3339))
+			}
+		}
+	}
 	b.WriteString("ready\n")
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = w.Write([]byte(b.String()))
+}
+
+// cacheLine tells whether what is delivered is also kept.
+func cacheLine(status cache.Status, line func(good bool, name, detail string)) {
+	notKept, reasons := 0, []string{}
+	for _, reason := range slices.Sorted(maps.Keys(status.NotKept)) {
+		notKept += status.NotKept[reason]
+		reasons = append(reasons, fmt.Sprintf("%s: %d", reason, status.NotKept[reason]))
+	}
+	switch {
+	case status.Disk != nil:
+		line(false, "cache", fmt.Sprintf("%v since %s; %d views not kept", status.Disk.Err, status.Disk.Since.UTC().Format(time.RFC3339), notKept))
+	case notKept > 0:
+		line(false, "cache", fmt.Sprintf("%d views not kept as they should be (%s)", notKept, strings.Join(reasons, ", ")))
+	default:
+		quota := "no quota"
+		if status.Quota > 0 {
+			quota = "a quota of " + resource.NewQuantity(status.Quota, resource.BinarySI).String()
+		}
+		line(true, "cache", fmt.Sprintf("%d views, %d bytes, %s", status.Views, status.Bytes, quota))
+	}
 }
 
 func (a *admin) register() {

@@ -3,21 +3,26 @@ package server
 import (
 	"net/http"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/edgehub-io/edge-hub/edgehub/middleware"
 	"github.com/edgehub-io/edge-hub/edgehub/status"
 	"github.com/edgehub-io/edge-hub/edgehub/upstream"
 )
 
 // handler assembles what a request passes, from the outside in.
-func handler(deps middleware.Cache, callers *upstream.Transport, registry prometheus.Registerer, listed func(string) bool) http.Handler {
-	h := upstream.Proxy(callers, func(w http.ResponseWriter, _ *http.Request, err error) {
+func (h *hub) handler() http.Handler {
+	failed := func(w http.ResponseWriter, _ *http.Request, err error) {
 		status.Write(w, status.Unreachable(err.Error()))
-	})
-	h = middleware.WithCache(deps, h)
-	h = middleware.WithSafeHeaders(h)
-	h = middleware.WithLog(middleware.NewMetrics(registry, listed).Observe, h)
-	h = middleware.WithRequestInfo(h)
-	return middleware.WithRecovery(h)
+	}
+	var asNode http.Handler
+	if h.node != nil {
+		asNode = upstream.Proxy(h.node, failed)
+	}
+	deps := middleware.Cache{Caches: h.config.Caches, Store: h.store, Identity: h.identity, Upstream: h.upstream}
+	next := middleware.WithNode(h.identity.IsNode, asNode, upstream.Proxy(h.callers, failed))
+	next = middleware.WithCache(deps, next)
+	next = middleware.WithLimits(h.limiter, next)
+	next = middleware.WithSafeHeaders(next)
+	next = middleware.WithLog(middleware.NewMetrics(h.registry, h.listed).Observe, next)
+	next = middleware.WithRequestInfo(next)
+	return middleware.WithRecovery(next)
 }

@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/edgehub-io/edge-hub/edgehub/limits"
 )
 
 // DefaultListen is the address that Pods are led to.
@@ -22,12 +26,23 @@ type Options struct {
 	Listen               []string
 	TLSCertFile          string
 	TLSPrivateKeyFile    string
-	ClientCAFile         string
-	NodeName             string
-	CacheDir             string
-	StateDir             string
-	AdminListen          string
-	Profiling            bool
+	// BootstrapCredential is a file to ask for the hub's first certificate
+	// with. The hub asks for its certificates if TLSCertFile is empty.
+	BootstrapCredential    string
+	NodeIPs                []string
+	ServeKubernetesService bool
+	ClusterDomain          string
+	ClientCAFile           string
+	NodeClientCertFile     string // the kubelet's own, with which it is forwarded
+	NodeClientKeyFile      string
+	NodeName               string
+	CacheDir               string
+	CacheQuota             resource.Quantity // in total, 0 for none
+	CacheQuotaPerAgent     resource.Quantity // of each agent, 0 for none
+	StateDir               string
+	AdminListen            string
+	Profiling              bool
+	Limits                 limits.Options
 }
 
 // Validate checks what can be checked without looking at files.
@@ -39,11 +54,19 @@ func (o *Options) Validate() error {
 		}
 	}
 	require("kubeconfig", o.Kubeconfig, "a file with the hub's own identity, with which it reads ConfigMap kube-system/edge-hub-cfg")
-	require("tls-cert-file", o.TLSCertFile, "the certificate that the hub serves with, valid for the addresses in --listen")
-	require("tls-private-key-file", o.TLSPrivateKeyFile, "the key of --tls-cert-file")
+	if o.TLSCertFile != "" {
+		require("tls-private-key-file", o.TLSPrivateKeyFile, "the key of --tls-cert-file")
+	}
+	if _, err := o.nodeIPs(); err != nil {
+		errs = append(errs, err)
+	}
 	require("cache-dir", o.CacheDir, "the directory for cached data")
 	require("state-dir", o.StateDir, "the directory for the hub's own state")
 	require("node-name", o.NodeName, "the name of the Node that the hub runs on")
+	if o.NodeClientCertFile != "" {
+		require("client-ca-file", o.ClientCAFile, "the authorities by which the kubelet proves that it is the node before it is forwarded with --node-client-cert-file")
+		require("node-client-key-file", o.NodeClientKeyFile, "the key of --node-client-cert-file, which may be the same file")
+	}
 	if len(o.Listen) == 0 {
 		errs = append(errs, errors.New("--listen needs at least one address"))
 	}
@@ -52,12 +75,29 @@ func (o *Options) Validate() error {
 			errs = append(errs, fmt.Errorf("address %q is not HOST:PORT: %w", address, err))
 		}
 	}
+	for flag, quota := range map[string]resource.Quantity{"cache-quota": o.CacheQuota, "cache-quota-per-agent": o.CacheQuotaPerAgent} {
+		if quota.Sign() < 0 {
+			errs = append(errs, fmt.Errorf("--%s %s is negative: 0 stands for no quota", flag, &quota))
+		}
+	}
 	for _, server := range o.Servers {
 		if _, err := parseServer(server); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// nodeIPs are the addresses that the serving certificate is to be valid for.
+func (o *Options) nodeIPs() (addresses []netip.Addr, err error) {
+	for _, text := range o.NodeIPs {
+		address, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("--node-ip %q: %w", text, err)
+		}
+		addresses = append(addresses, address)
+	}
+	return addresses, nil
 }
 
 func parseServer(server string) (*url.URL, error) {

@@ -4,6 +4,8 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -21,10 +23,11 @@ import (
 
 	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/edgehub/cache"
+	"github.com/edgehub-io/edge-hub/edgehub/certificates"
 	"github.com/edgehub-io/edge-hub/edgehub/config"
 	"github.com/edgehub-io/edge-hub/edgehub/identity"
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
-	"github.com/edgehub-io/edge-hub/edgehub/middleware"
+	"github.com/edgehub-io/edge-hub/edgehub/limits"
 	"github.com/edgehub-io/edge-hub/edgehub/upstream"
 )
 
@@ -43,29 +46,28 @@ const (
 
 // hub is the parts of a running hub.
 type hub struct {
-	options  Options
-	cloud    *cloud
-	upstream *upstream.Upstream
-	callers  *upstream.Transport
-	own      *upstream.Transport
-	client   *http.Client // with the hub's own identity
-	config   *config.Source
-	identity *identity.Authenticator
-	store    *cache.Store
-	registry *prometheus.Registry
+	options   Options
+	cloud     *cloud
+	upstream  *upstream.Upstream
+	callers   *upstream.Transport
+	node      *upstream.Transport // with the node's credential, for its kubelet; nil without one
+	own       *upstream.Transport
+	client    *http.Client // with the hub's own identity
+	config    *config.Source
+	identity  *identity.Authenticator
+	store     *cache.Store
+	clientCAs *x509.CertPool // that client certificates are verified by, nil for none
+	serving   func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+	certificates *certificates.Manager // nil if they come from files
+	bootstrap    *rest.Config          // the kubeconfig's credential, to ask for the first one with
+	limiter      *limits.Limiter
+	registry     *prometheus.Registry
 }
 
 // Run runs a hub until ctx ends.
 func Run(ctx context.Context, options Options) error {
 	if err := options.Validate(); err != nil {
-		return err
-	}
-	cert, err := loadCertificate(options.TLSCertFile, options.TLSPrivateKeyFile)
-	if err != nil {
-		return err
-	}
-	tlsConfig, err := tlsConfig(cert, options.ClientCAFile)
-	if err != nil {
 		return err
 	}
 	state, err := openDir(options.StateDir)
@@ -85,17 +87,16 @@ func Run(ctx context.Context, options Options) error {
 
 	base, cancelRequests := context.WithCancel(context.Background())
 	defer cancelRequests()
-	deps := middleware.Cache{Caches: h.config.Caches, Store: h.store, Identity: h.identity, Upstream: h.upstream}
 	proxy := &http.Server{
-		Handler:           handler(deps, h.callers, h.registry, h.listed),
-		TLSConfig:         tlsConfig,
+		Handler:           h.handler(),
+		TLSConfig:         tlsConfig(h.serving, h.clientCAs),
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          log.New(logWriter{}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return base },
 	}
-	administration := &admin{config: h.config, identity: h.identity, upstream: h.upstream, registry: h.registry, profile: options.Profiling}
+	administration := &admin{config: h.config, identity: h.identity, upstream: h.upstream, store: h.store, registry: h.registry, certificates: h.certificates, profile: options.Profiling}
 	health := &http.Server{Handler: administration.handler(), ReadHeaderTimeout: readHeaderTimeout, ErrorLog: proxy.ErrorLog}
 
 	listeners, err := listen(options)
@@ -110,7 +111,7 @@ func Run(ctx context.Context, options Options) error {
 
 	failed := make(chan error, len(listeners.proxy)+1)
 	for _, l := range listeners.proxy {
-		go func() { failed <- proxy.ServeTLS(l, "", "") }()
+		go func() { failed <- proxy.ServeTLS(h.limiter.Listener(l), "", "") }()
 		klog.InfoS("Serving kube-apiserver's API", "address", l.Addr().String(), "node", options.NodeName)
 	}
 	go func() { failed <- health.Serve(listeners.admin) }()
@@ -136,21 +137,56 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 	if h.cloud, err = options.cloud(); err != nil {
 		return nil, err
 	}
-	if h.identity, err = identity.Open(identity.Options{StateDir: state}); err != nil {
+	if options.ClientCAFile != "" {
+		if h.clientCAs, err = loadPool(options.ClientCAFile); err != nil {
+			return nil, err
+		}
+	}
+	node := identity.Node{Name: options.NodeName, Roots: func() *x509.CertPool { return h.clientCAs }}
+	if options.NodeClientCertFile == "" {
+		node.Roots = nil // nobody can be forwarded as the node
+	}
+	if h.identity, err = identity.Open(identity.Options{StateDir: state, Node: node}); err != nil {
 		return nil, err
 	}
 	h.upstream = upstream.New(upstream.Options{Servers: h.cloud.servers, Date: h.identity.ObserveTime})
 	h.callers = h.upstream.Transport(h.cloud.callers)
+	if options.TLSCertFile != "" {
+		cert, err := loadCertificate(options.TLSCertFile, options.TLSPrivateKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("the serving certificate: %w", err)
+		}
+		h.serving = cert.get
+	} else {
+		if err := h.manageCertificates(state); err != nil {
+			return nil, err
+		}
+		h.serving = h.certificates.GetCertificate
+	}
+	if options.NodeClientCertFile != "" {
+		cert, err := loadCertificate(options.NodeClientCertFile, options.NodeClientKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("the node's credential: %w", err)
+		}
+		config := h.cloud.callers.Clone()
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert.get(nil) }
+		h.node = h.upstream.Transport(config)
+	}
 	h.own = h.upstream.Transport(h.cloud.ownTLS)
 	rt, err := rest.HTTPWrappersForConfig(h.cloud.own, h.own)
 	if err != nil {
 		return nil, fmt.Errorf("read --kubeconfig: %w", err)
 	}
-	h.client = &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse // no answer decides where the hub's credential goes
-	}}
+	h.client = &http.Client{Transport: rt, CheckRedirect: noRedirect}
+	h.limiter = limits.New(options.Limits, func(r *http.Request) (string, bool) {
+		id, err := h.identity.Authenticate(r)
+		return id.Key, err == nil
+	}, h.registry)
 	h.config = config.Open(state, h.registry)
-	h.store = cache.Open(cache.Options{FS: journal.OS(cacheDir), Registry: h.registry})
+	h.store = cache.Open(cache.Options{
+		FS: journal.OS(cacheDir), Registry: h.registry, Listed: h.listed,
+		Quota: cache.Quota{Total: options.CacheQuota.Value(), PerAgent: options.CacheQuotaPerAgent.Value()},
+	})
 	if _, known, _ := h.config.Status(); known {
 		h.setAgents(h.config.Current())
 	} else {
@@ -173,6 +209,27 @@ func (h *hub) start(ctx context.Context, wg *sync.WaitGroup) {
 		})
 	})
 	wg.Go(func() { h.store.Run(ctx) })
+	wg.Go(func() { h.limiter.Run(ctx) })
+	if h.certificates != nil {
+		wg.Go(func() {
+			if err := h.runCertificates(ctx); err != nil {
+				klog.ErrorS(err, "Could not ask for certificates")
+			}
+		})
+		// Nobody is served before there is a certificate, so nothing is
+		// recorded before the keys can be asked for.
+		wg.Go(func() {
+			if h.certificates.AwaitClient(ctx) == nil {
+				h.identity.Run(ctx, h.fetch)
+			}
+		})
+		wg.Go(func() {
+			if h.certificates.AwaitClient(ctx) == nil {
+				h.followConfig(ctx)
+			}
+		})
+		return
+	}
 	if !h.identity.KeysKnown() {
 		first, cancel := context.WithTimeout(ctx, keysPatience)
 		if err := h.identity.Refresh(first, h.fetch); err != nil {
@@ -187,9 +244,7 @@ func (h *hub) start(ctx context.Context, wg *sync.WaitGroup) {
 // followConfig follows the ConfigMap while the cloud is reachable. It begins
 // anew each time the cloud returns, rather than when a client's back-off says.
 func (h *hub) followConfig(ctx context.Context) {
-	c := rest.CopyConfig(h.cloud.own)
-	c.Host = "https://kube-apiserver"
-	client, err := config.Client(c, h.client)
+	client, err := config.Client(h.configFor(h.cloud.own), h.client)
 	if err != nil {
 		klog.ErrorS(err, "Could not make a client for the configuration")
 		return

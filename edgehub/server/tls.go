@@ -14,7 +14,7 @@ import (
 // certificateCheck is how often a handshake looks whether the files changed.
 const certificateCheck = time.Second
 
-// certificate is a serving certificate that follows its files.
+// certificate is a certificate with its key that follows its files.
 type certificate struct {
 	certFile, keyFile string
 
@@ -27,7 +27,7 @@ type certificate struct {
 func loadCertificate(certFile, keyFile string) (*certificate, error) {
 	c := &certificate{certFile: certFile, keyFile: keyFile}
 	if _, err := c.get(nil); err != nil {
-		return nil, fmt.Errorf("load serving certificate: %w", err)
+		return nil, fmt.Errorf("load certificate: %w", err)
 	}
 	return c, nil
 }
@@ -52,7 +52,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		if c.current == nil {
 			return nil, err
 		}
-		klog.ErrorS(err, "Serving certificate can't be read anew, the last one stays in use", "certificate", c.certFile)
+		klog.ErrorS(err, "Certificate can't be read anew, the last one stays in use", "certificate", c.certFile)
 	}
 	return c.current, nil
 }
@@ -69,21 +69,19 @@ func modTimes(certFile, keyFile string) (times [2]time.Time, err error) {
 }
 
 // tlsConfig is that of the hub's endpoint. A client certificate is asked for
-// only where there is an authority to verify it by.
-func tlsConfig(cert *certificate, clientCAFile string) (*tls.Config, error) {
+// only where there are authorities to verify it by.
+func tlsConfig(serving func(*tls.ClientHelloInfo) (*tls.Certificate, error), clientCAs *x509.CertPool) *tls.Config {
 	config := &tls.Config{
 		MinVersion:     tls.VersionTLS12,
-		GetCertificate: cert.get,
+		GetCertificate: serving,
 		NextProtos:     []string{"h2", "http/1.1"},
 	}
-	if clientCAFile != "" {
-		pool, err := loadPool(clientCAFile)
-		if err != nil {
-			return nil, err
-		}
-		config.ClientCAs, config.ClientAuth = pool, tls.VerifyClientCertIfGiven
+	if clientCAs != nil {
+		// One that does not verify is no reason to refuse the connection: it
+		// counts for nothing, as with kube-apiserver.
+		config.ClientCAs, config.ClientAuth = clientCAs, tls.RequestClientCert
 	}
-	return config, nil
+	return config
 }
 
 func loadPool(file string) (*x509.CertPool, error) {

@@ -98,6 +98,19 @@ func (t *Transport) forget(e *endpoint, cause error) {
 	}
 }
 
+// Renew has new requests go over new connections, as after a change of the TLS
+// settings' certificate. Requests under way end on those they have.
+func (t *Transport) Renew() {
+	t.mu.Lock()
+	old := t.conns
+	t.conns = map[*endpoint]*connections{}
+	t.mu.Unlock()
+	for _, c := range old {
+		c.shared.CloseIdleConnections()
+		c.upgrade.CloseIdleConnections()
+	}
+}
+
 // RoundTrip implements http.RoundTripper. Only path and query of the request's
 // URL are used. A request that no endpoint has seen is sent to the next one.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {

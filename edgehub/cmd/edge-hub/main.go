@@ -10,8 +10,10 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/klog/v2"
 
+	"github.com/edgehub-io/edge-hub/api/hubidentity"
 	"github.com/edgehub-io/edge-hub/edgehub/server"
 )
 
@@ -60,13 +62,22 @@ func runCommand() *cobra.Command {
 	f.StringSliceVar(&o.Servers, "server", nil, "URL of a kube-apiserver, instead of the kubeconfig's. May be repeated or hold several, separated by commas.")
 	f.StringVar(&o.CertificateAuthority, "certificate-authority", "", "File with the authorities that kube-apiserver's certificate is verified by, instead of the kubeconfig's.")
 	f.StringSliceVar(&o.Listen, "listen", []string{server.DefaultListen}, "Address to serve kube-apiserver's API on, with HTTPS. May be repeated.")
-	f.StringVar(&o.TLSCertFile, "tls-cert-file", "", "File with the serving certificate. It is read anew when it changes.")
+	f.StringVar(&o.TLSCertFile, "tls-cert-file", "", "File with the serving certificate. It is read anew when it changes. Without one the hub asks kube-apiserver for a serving certificate and for a client certificate of its own, and renews them.")
 	f.StringVar(&o.TLSPrivateKeyFile, "tls-private-key-file", "", "File with the key of the serving certificate.")
-	f.StringVar(&o.ClientCAFile, "client-ca-file", "", "File with the authorities that client certificates are verified by. A verified certificate gives no caller the hub's credential.")
+	f.StringVar(&o.BootstrapCredential, "bootstrap-credential", "", "File to ask for the hub's first client certificate with, and for nothing else: the kubelet's, usually /var/lib/kubelet/pki/kubelet-client-current.pem, or a kubeconfig with a bootstrap token. The kubeconfig's credential if it is not set.")
+	f.StringSliceVar(&o.NodeIPs, "node-ip", nil, "Address of the node, as in the Node's status, that the serving certificate is to be valid for. May be repeated.")
+	f.BoolVar(&o.ServeKubernetesService, "serve-kubernetes-service", false, "Ask for a serving certificate that is also valid for the names and addresses of the Service default/kubernetes.")
+	f.StringVar(&o.ClusterDomain, "cluster-domain", hubidentity.DefaultClusterDomain, "The cluster's DNS domain.")
+	f.StringVar(&o.ClientCAFile, "client-ca-file", "", "File with the authorities that client certificates are verified by. A verified certificate gives no caller but this node's kubelet another credential than it came with.")
+	f.StringVar(&o.NodeClientCertFile, "node-client-cert-file", "", "File with the kubelet's client certificate, usually /var/lib/kubelet/pki/kubelet-client-current.pem. A caller that proves to be this node's kubelet by a certificate of its own is forwarded with it, and nobody else. It is read anew when it changes.")
+	f.StringVar(&o.NodeClientKeyFile, "node-client-key-file", "", "The key of --node-client-cert-file, often in the same file.")
 	f.StringVar(&o.NodeName, "node-name", hostname, "Name of the Node that the hub runs on.")
 	f.StringVar(&o.CacheDir, "cache-dir", "/etc/kubernetes/cache", "Directory for cached data, one directory for each User-Agent.")
+	f.Var(quantity(&o.CacheQuota, "2Gi"), "cache-quota", "How many bytes the cache directory may hold. The least recently used views of the agents that have the most are evicted. 0 is no quota.")
+	f.Var(quantity(&o.CacheQuotaPerAgent, "512Mi"), "cache-quota-per-agent", "How many bytes one agent may have in the cache directory. Its least recently used views are evicted. 0 is no quota.")
 	f.StringVar(&o.StateDir, "state-dir", "/var/lib/edge-hub", "Directory for what the hub must know to start without the cloud.")
 	f.StringVar(&o.AdminListen, "admin-listen", "127.0.0.1:10267", "Address to serve /healthz, /readyz and /metrics on, with HTTP.")
+	limitFlags(f, &o.Limits)
 	f.BoolVar(&o.Profiling, "profiling", false, "Serve profiles at /debug/pprof on --admin-listen.")
 
 	logging := flag.NewFlagSet("klog", flag.ContinueOnError)
@@ -76,3 +87,20 @@ func runCommand() *cobra.Command {
 	}
 	return cmd
 }
+
+// quantityFlag is a flag that is a number of bytes.
+type quantityFlag struct{ *resource.Quantity }
+
+func quantity(q *resource.Quantity, value string) quantityFlag {
+	*q = resource.MustParse(value)
+	return quantityFlag{q}
+}
+
+// Set implements pflag.Value.
+func (q quantityFlag) Set(s string) (err error) {
+	*q.Quantity, err = resource.ParseQuantity(s)
+	return err
+}
+
+// Type implements pflag.Value.
+func (q quantityFlag) Type() string { return "quantity" }

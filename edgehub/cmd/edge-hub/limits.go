@@ -1,0 +1,19 @@
+package main
+
+import (
+	"github.com/spf13/pflag"
+
+	"github.com/edgehub-io/edge-hub/edgehub/limits"
+)
+
+func limitFlags(f *pflag.FlagSet, o *limits.Options) {
+	d := limits.Defaults()
+	f.IntVar(&o.Requests, "max-requests", d.Requests, "Requests that may be under way at once, watches aside. 0 is no limit, here and below.")
+	f.IntVar(&o.RequestsPerCaller, "max-requests-per-caller", d.RequestsPerCaller, "The same for one caller.")
+	f.IntVar(&o.Watches, "max-watches", d.Watches, "Watches, logs that are followed, and other requests without an end that may be under way at once.")
+	f.IntVar(&o.WatchesPerCaller, "max-watches-per-caller", d.WatchesPerCaller, "The same for one caller.")
+	f.IntVar(&o.Connections, "max-connections", d.Connections, "Connections that may be open at once.")
+	f.IntVar(&o.ConnectionsPerAddress, "max-connections-per-address", d.ConnectionsPerAddress, "The same for one client address.")
+	f.Int64Var(&o.Body, "max-request-bytes", d.Body, "Bytes that a request's body may have.")
+	f.DurationVar(&o.ClientTimeout, "client-timeout", d.ClientTimeout, "How long a client may take to send a request's body, and to take a piece of a response.")
+}
