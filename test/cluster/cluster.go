@@ -60,6 +60,7 @@ type Cluster struct {
 	dir        string
 	ownsDir    bool
 	url        string
+	etcdURL    string
 	authority  *authority
 	kubeconfig string
 	restConfig *rest.Config
@@ -127,14 +128,14 @@ func (c *Cluster) layOut(o Options) error {
 
 // describe fills in which components there are and how each is started.
 func (c *Cluster) describe(o Options, etcdPort, etcdPeerPort, port int) error {
-	etcdURL := fmt.Sprintf("http://127.0.0.1:%d", etcdPort)
+	c.etcdURL = fmt.Sprintf("http://127.0.0.1:%d", etcdPort)
 	peerURL := fmt.Sprintf("http://127.0.0.1:%d", etcdPeerPort)
 	specs := []component{
 		{name: etcd, args: []string{
 			"--name=default",
 			"--data-dir=" + filepath.Join(c.dir, "etcd"),
-			"--listen-client-urls=" + etcdURL,
-			"--advertise-client-urls=" + etcdURL,
+			"--listen-client-urls=" + c.etcdURL,
+			"--advertise-client-urls=" + c.etcdURL,
 			"--listen-peer-urls=" + peerURL,
 			"--initial-advertise-peer-urls=" + peerURL,
 			"--initial-cluster=default=" + peerURL,
@@ -143,7 +144,7 @@ func (c *Cluster) describe(o Options, etcdPort, etcdPeerPort, port int) error {
 			"--unsafe-no-fsync",
 		}},
 		{name: apiServer, args: append([]string{
-			"--etcd-servers=" + etcdURL,
+			"--etcd-servers=" + c.etcdURL,
 			"--bind-address=127.0.0.1",
 			fmt.Sprintf("--secure-port=%d", port),
 			// kube-apiserver refuses to publish a loopback address as an
@@ -193,6 +194,9 @@ func (c *Cluster) describe(o Options, etcdPort, etcdPeerPort, port int) error {
 
 // URL is the address of kube-apiserver, https://127.0.0.1:port, the same after a restart.
 func (c *Cluster) URL() string { return c.url }
+
+// EtcdURL is the address of etcd, http://127.0.0.1:port, the same after a restart.
+func (c *Cluster) EtcdURL() string { return c.etcdURL }
 
 // Dir is the cluster's folder.
 func (c *Cluster) Dir() string { return c.dir }

@@ -49,49 +49,63 @@ type Hub struct {
 
 var build struct {
 	sync.Mutex
-	path string
-	err  error
+	dir  string
+	done map[bool]error // by whether it has the race detector
 }
 
-// binary builds edge-hub once for a test program, with the race detector if the
-// tests have it.
-func binary() (string, error) {
+// binary builds edge-hub once for a test program.
+func binary(race bool) (path string, err error) {
 	build.Lock()
 	defer build.Unlock()
-	if build.path != "" || build.err != nil {
-		return build.path, build.err
+	if build.dir == "" {
+		if build.dir, err = os.MkdirTemp("", "edge-hub-binary-"); err != nil {
+			return "", err
+		}
+		build.done = map[bool]error{}
 	}
-	dir, err := os.MkdirTemp("", "edge-hub-binary-")
-	if err != nil {
-		return "", err
+	args, name := []string{"build"}, "edge-hub"
+	if race {
+		args, name = append(args, "-race"), "edge-hub-race"
 	}
-	path := filepath.Join(dir, "edge-hub")
-	args := []string{"build", "-o", path}
-	if raceEnabled {
-		args = append(args, "-race")
+	path = filepath.Join(build.dir, name)
+	if err, ok := build.done[race]; ok {
+		return path, err
 	}
-	cmd := exec.Command("go", append(args, "github.com/edgehub-io/edge-hub/edgehub/cmd/edge-hub")...)
+	cmd := exec.Command("go", append(args, "-o", path, "github.com/edgehub-io/edge-hub/edgehub/cmd/edge-hub")...)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		build.err = fmt.Errorf("build edge-hub: %w\n%s", err, out)
-		return "", build.err
+		build.done[race] = fmt.Errorf("build edge-hub: %w\n%s", err, out)
+	} else {
+		build.done[race] = nil
 	}
-	build.path = path
-	return path, nil
+	return path, build.done[race]
 }
 
-// Cleanup removes the binary. Call it at the end of TestMain.
+// Cleanup removes the binaries. Call it at the end of TestMain.
 func Cleanup() {
 	build.Lock()
 	defer build.Unlock()
-	if build.path != "" {
-		_ = os.RemoveAll(filepath.Dir(build.path))
+	if build.dir != "" {
+		_ = os.RemoveAll(build.dir)
 	}
 }
 
-// StartT starts a hub that ends with the test. extra are further flags.
+// StartT starts a hub that ends with the test. It has the race detector if the
+// tests have it. extra are further flags.
 func StartT(t testing.TB, c *cluster.Cluster, extra ...string) *Hub {
 	t.Helper()
-	h, err := New(c, t.TempDir(), extra...)
+	return startT(t, c, raceEnabled, extra)
+}
+
+// StartPlainT is StartT for a hub without the race detector, which costs memory
+// and time of its own.
+func StartPlainT(t testing.TB, c *cluster.Cluster, extra ...string) *Hub {
+	t.Helper()
+	return startT(t, c, false, extra)
+}
+
+func startT(t testing.TB, c *cluster.Cluster, race bool, extra []string) *Hub {
+	t.Helper()
+	h, err := prepare(c, t.TempDir(), race, extra)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +129,11 @@ func StartT(t testing.TB, c *cluster.Cluster, extra ...string) *Hub {
 // New prepares a hub in front of a cluster. extra are further flags; a --server
 // among them replaces the cluster's kube-apiserver.
 func New(c *cluster.Cluster, dir string, extra ...string) (*Hub, error) {
-	path, err := binary()
+	return prepare(c, dir, raceEnabled, extra)
+}
+
+func prepare(c *cluster.Cluster, dir string, race bool, extra []string) (*Hub, error) {
+	path, err := binary(race)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/edgehub-io/edge-hub/test/hub"
@@ -25,10 +24,7 @@ type program struct {
 
 func (w *world) program(token string, jsonOnly bool) *program {
 	w.Helper()
-	config := &rest.Config{
-		Host: w.hub.URL(), BearerToken: token, UserAgent: userAgent,
-		TLSClientConfig: rest.TLSClientConfig{CAFile: w.hub.CAFile},
-	}
+	config := w.programConfig(token)
 	if jsonOnly {
 		config.ContentType = "application/json"
 	}

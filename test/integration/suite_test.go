@@ -32,6 +32,7 @@ const (
 
 func TestMain(m *testing.M) {
 	code := m.Run()
+	closeStage()
 	hub.Cleanup()
 	os.Exit(code)
 }
@@ -63,8 +64,8 @@ func newWorld(t *testing.T, extra ...string) *world {
 	return w
 }
 
-// seed makes the objects that tests read, and grants what the ServiceAccounts
-// and the hub need.
+// seed grants what the ServiceAccounts and the hub need, and makes the objects
+// that tests read.
 func (w *world) seed() {
 	ctx := w.Context()
 	_, err := w.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
@@ -83,9 +84,17 @@ func (w *world) seed() {
 		Subjects:   []rbacv1.Subject{{Kind: "Group", Name: "edgehub:hubs", APIGroup: rbacv1.GroupName}},
 	}, metav1.CreateOptions{})
 	w.Expect(err).NotTo(HaveOccurred())
+	w.fill()
+}
+
+// fill makes the objects that tests read, and takes tokens to read them with.
+func (w *world) fill() {
+	w.Helper()
 	for i := range 5 {
 		w.configMap(fmt.Sprintf("cm-%d", i), map[string]string{"tier": []string{"front", "back"}[i%2]}, "value-0")
 	}
+	var err error
+	ctx := w.Context()
 	w.token, err = w.cluster.Token(ctx, namespace, app)
 	w.Expect(err).NotTo(HaveOccurred())
 	w.fresh, err = w.cluster.Token(ctx, namespace, app, cluster.WithExpiration(2*time.Hour))

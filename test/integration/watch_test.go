@@ -4,12 +4,10 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,7 +15,6 @@ import (
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/test/hub"
@@ -25,12 +22,18 @@ import (
 
 const configMaps = "/api/v1/namespaces/shop/configmaps"
 
-// openWatch starts a watch and returns its lines as they come.
+// openWatch watches ConfigMaps and returns the lines as they come.
 func (w *world) openWatch(server, token, query string) <-chan string {
+	w.Helper()
+	return w.stream(server, hub.Request{Path: configMaps + "?watch=true&" + query, Token: token, UserAgent: userAgent})
+}
+
+// stream starts a watch and returns its lines as they come.
+func (w *world) stream(server string, r hub.Request) <-chan string {
 	w.Helper()
 	ctx, cancel := context.WithCancel(w.Context())
 	w.Cleanup(cancel)
-	resp, err := hub.Open(ctx, w.http, server, hub.Request{Path: configMaps + "?watch=true&" + query, Token: token, UserAgent: userAgent})
+	resp, err := hub.Open(ctx, w.http, server, r)
 	w.Expect(err).NotTo(HaveOccurred())
 	w.Expect(resp.StatusCode).To(Equal(http.StatusOK))
 	lines := make(chan string, 1000)
@@ -170,120 +173,6 @@ func (w *world) editAgents(list string) {
 	out, err := cmd.CombinedOutput()
 	w.Expect(err).NotTo(HaveOccurred(), "%s", out)
 	w.Expect(string(out)).To(ContainSubstring("edited"))
-}
-
-// TestPaginatedListBecomesOneView: peers keep only the last page.
-func TestPaginatedListBecomesOneView(t *testing.T) {
-	w := newWorld(t)
-	query, pages := "?limit=2", 0
-	for next := ""; ; pages++ {
-		resp := w.viaHub(hub.Request{Path: configMaps + query + next, Token: w.token})
-		w.Expect(resp.Code).To(Equal(http.StatusOK), "%s", resp.Body)
-		var l corev1.ConfigMapList
-		w.Expect(json.Unmarshal(resp.Body, &l)).To(Succeed())
-		if l.Continue == "" {
-			break
-		}
-		next = "&continue=" + l.Continue
-	}
-	w.Expect(pages).To(BeNumerically(">=", 2))
-	w.Expect(w.cluster.KillAPIServer()).To(Succeed())
-	resp := w.viaHub(hub.Request{Path: configMaps, Token: w.token})
-	w.Expect(resp.Code).To(Equal(http.StatusOK), "%s", resp.Body)
-	var l corev1.ConfigMapList
-	w.Expect(json.Unmarshal(resp.Body, &l)).To(Succeed())
-	w.Expect(l.Items).To(HaveLen(5))
-
-	// And it is given in pages again.
-	resp = w.viaHub(hub.Request{Path: configMaps + "?limit=2", Token: w.token})
-	l = corev1.ConfigMapList{}
-	w.Expect(json.Unmarshal(resp.Body, &l)).To(Succeed())
-	w.Expect(l.Items).To(HaveLen(2))
-	w.Expect(*l.RemainingItemCount).To(BeNumerically("==", 3))
-	resp = w.viaHub(hub.Request{Path: configMaps + "?limit=5&continue=" + l.Continue, Token: w.token})
-	l = corev1.ConfigMapList{}
-	w.Expect(json.Unmarshal(resp.Body, &l)).To(Succeed())
-	w.Expect(l.Items).To(HaveLen(3))
-	w.Expect(l.Items[0].Name).To(Equal("cm-2"))
-}
-
-// TestWritesAreNeverPretended: offline, every write is a 503 that says so.
-func TestWritesAreNeverPretended(t *testing.T) {
-	w := newWorld(t)
-	w.list("")
-	w.Expect(w.cluster.KillAPIServer()).To(Succeed())
-	for _, r := range []hub.Request{
-		{Method: http.MethodPost, Path: configMaps, Body: `{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"x"}}`},
-		{Method: http.MethodPut, Path: configMaps + "/cm-0", Body: `{}`},
-		{Method: http.MethodPatch, Path: configMaps + "/cm-0", Body: `{}`},
-		{Method: http.MethodDelete, Path: configMaps + "/cm-0"},
-		{Method: http.MethodPost, Path: "/apis/authentication.k8s.io/v1/tokenreviews", Body: `{}`},
-		{Method: http.MethodPost, Path: "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", Body: `{}`},
-		{Method: http.MethodPut, Path: "/apis/coordination.k8s.io/v1/namespaces/shop/leases/leader", Body: `{}`},
-	} {
-		r.Token = w.token
-		resp := w.viaHub(r)
-		w.Expect(resp.Code).To(Equal(http.StatusServiceUnavailable), "%s %s: %s", r.Method, r.Path, resp.Body)
-		w.Expect(resp.Header.Get("Retry-After")).NotTo(BeEmpty())
-		w.Expect(string(resp.Body)).To(ContainSubstring("unreachable"))
-	}
-}
-
-// TestKill9ServesWhatWasDelivered: whatever was delivered to a client more than
-// a second before the hub was killed is served afterwards, and nothing torn.
-func TestKill9ServesWhatWasDelivered(t *testing.T) {
-	w := newWorld(t)
-	type delivery struct {
-		name, value string
-		at          time.Time
-	}
-	for round := range 5 {
-		version := w.list("")
-		lines := w.openWatch(w.hub.URL(), w.token, "resourceVersion="+version)
-		var delivered []delivery
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for line := range lines {
-				var ev struct {
-					Type   watch.EventType  `json:"type"`
-					Object corev1.ConfigMap `json:"object"`
-				}
-				if json.Unmarshal([]byte(line), &ev) == nil {
-					delivered = append(delivered, delivery{ev.Object.Name, ev.Object.Data["key"], time.Now()})
-				}
-			}
-		}()
-		begun := time.Now()
-		for i := 0; time.Since(begun) < 1500*time.Millisecond; i++ {
-			w.setValue(fmt.Sprintf("cm-%d", i%5), fmt.Sprintf("round-%d-%d", round, i))
-		}
-		killed := time.Now()
-		w.Expect(w.hub.Kill()).To(Succeed())
-		<-done
-		w.Expect(w.cluster.FreezeAPIServer()).To(Succeed())
-		w.Expect(w.hub.Start(w.Context())).To(Succeed())
-
-		served := w.servedValues()
-		w.Expect(served).To(HaveLen(5))
-		w.Expect(delivered).NotTo(BeEmpty())
-		old, newest := 0, map[string]int{}
-		for i, d := range delivered {
-			if killed.Sub(d.at) > time.Second {
-				old++
-				newest[d.name] = i
-			}
-		}
-		w.Expect(old).To(BeNumerically(">", 5))
-		for name, i := range newest {
-			// Served is this delivery or a later one of the same object.
-			w.Expect(slices.ContainsFunc(delivered[i:], func(d delivery) bool { return d.name == name && d.value == served[name] })).
-				To(BeTrue(), "%s: %q was delivered %v before the kill, served is %q", name, delivered[i].value, killed.Sub(delivered[i].at), served[name])
-		}
-		t.Logf("round %d: %d events delivered, %d more than a second before kill -9", round, len(delivered), old)
-		w.Expect(w.cluster.ThawAPIServer()).To(Succeed())
-		w.awaitCloud(true)
-	}
 }
 
 func (w *world) servedValues() map[string]string {
