@@ -97,6 +97,7 @@ lint: $(GOLANGCI_LINT) ## Run golangci-lint, import rules included
 verify: lint ## Check that generated files and go.mod are current, manifests build, and the linter is content
 	go mod tidy -diff
 	cd test/controlplane && go mod tidy -diff && go vet ./...
+	cd test/oracle/apiserver && go mod tidy -diff && go vet ./...
 	$(MAKE) --no-print-directory generate
 	@git diff --exit-code -- api config || { echo "generated files were not current: commit what make generate wrote"; exit 1; }
 	$(MAKE) --no-print-directory bundle
@@ -112,4 +113,4 @@ $(GOLANGCI_LINT):
 
 .PHONY: clean
 clean: ## Remove what was built, the control plane aside
-	rm -f $(BIN)/edge-hub $(BIN)/edge-hub-operator
+	rm -f $(BIN)/edge-hub $(BIN)/edge-hub-operator $(BIN)/oracle-apiserver

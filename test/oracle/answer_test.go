@@ -31,6 +31,7 @@ type answer struct {
 	header http.Header
 	body   []byte // decompressed
 	watch  bool
+	single bool    // of a get
 	next   *answer // the following page
 	vers   versions
 
@@ -105,6 +106,7 @@ func (c caller) page(ctx context.Context, q request, v versions) (*answer, error
 			return nil, fmt.Errorf("%s: %w", q, err)
 		}
 	}
+	a.single = q.verb == "get"
 	a.watch = q.verb == "watch" && resp.Code == http.StatusOK
 	return a, nil
 }

@@ -43,7 +43,12 @@ func TestClientsStartOffline(t *testing.T) {
 	w := newWorld(t, []string{"kubectl", "informers", "controller"})
 	w.Expect(w.writer.change(w.Context(), func(*resource, string, string) {})).To(Succeed())
 	online := w.compareKubectl(w.kubectlAs(w.cluster.URL()), w.kubectlAs(w.hub.URL()))
-	informed := w.informerProcess()
+	state := w.informerProcess()
+	w.Expect(w.kubectlCalled("informers", w.hub.URL())("api-resources")).To(ContainSubstring("oxen")) // it discovers what there is
+	var shown []string
+	for direct := w.kubectlAs(w.cluster.URL()); len(shown) < len(informed); {
+		shown = append(shown, direct(informed[len(shown)]))
+	}
 	w.startController()
 
 	w.goOffline()
@@ -61,8 +66,9 @@ func TestClientsStartOffline(t *testing.T) {
 	})
 	t.Run("informers", func(t *testing.T) {
 		w := w.at(t)
-		w.Expect(w.informerProcess()).To(Equal(informed))
+		w.Expect(w.informerProcess()).To(Equal(state))
 	})
+	t.Run("kubectl of what informers read", func(t *testing.T) { w.at(t).compareKubectlInformed("informers", shown) })
 	t.Run("controller-runtime", func(t *testing.T) { w.at(t).startController() })
 }
 

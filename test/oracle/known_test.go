@@ -66,66 +66,26 @@ var accepted = []cause{
 				(strings.HasSuffix(d.field, "pages") && d.want == "true" || strings.HasSuffix(d.field, "metadata.continue") && (d.got == "(absent)" || d.got == `""`))
 		},
 	},
+	{
+		// What kube-apiserver says of a column that is no field of the API is its
+		// own text.
+		"columns that are no field are described in the hub's own words",
+		func(_ cell, d difference) bool {
+			return strings.Contains(d.field, ".columnDefinitions[") && strings.HasSuffix(d.field, ".description")
+		},
+	},
+	{
+		// Only the definition tells what can be selected by, and what is printed.
+		"a custom resource is a stranger to who has not read its definition",
+		func(c cell, d difference) bool {
+			return c.request.res.custom && !c.program.defines &&
+				(strings.Contains(d.want, "field label not supported") || strings.Contains(c.request.accept, "as=Table") && d.in("columnDefinitions", ".cells"))
+		},
+	},
 }
 
 // known are defects of the hub that are not mended yet, the gravest first.
-var known = []cause{
-	{"GET as a list's partial metadata is called uncached, not refused", func(c cell, d difference) bool {
-		return c.request.verb == "get" && (d.got503() || strings.Contains(d.got, "InternalError"))
-	}},
-	{"a Table is not continued with kube-apiserver's token", func(c cell, d difference) bool {
-		return c.request.foreign && !strings.HasSuffix(d.field, "continue.start")
-	}},
-	{"a bookmark has no empty spec and status", func(c cell, d difference) bool {
-		return c.frame(d) == "BOOKMARK" && d.got == "(absent)" && !strings.Contains(c.request.accept, "Table")
-	}},
-	{"fields that can't be selected by", func(c cell, d difference) bool {
-		return d.isAnswer() && (strings.Contains(d.want, "field label not supported") || strings.Contains(d.want, "not a known field selector") ||
-			strings.Contains(d.want, "400 BadRequest: field label"))
-	}},
-	{"no Table of what was never asked for as one", func(c cell, d difference) bool {
-		return c.program.agent != "tables" && (d.isAnswer() && strings.Contains(d.want, " Table") || c.request.verb == "watch" && strings.Contains(c.request.accept, "as=Table"))
-	}},
-	{"a list of custom resources in YAML lacks its empty continue", func(c cell, d difference) bool {
-		return c.wants(yamlType) && c.request.res.custom && strings.HasSuffix(d.field, "metadata.continue") && d.want == `""`
-	}},
-	{"a Table answers only what it was printed for", func(c cell, d difference) bool {
-		return c.program.agent == "tables" && d.got503()
-	}},
-	{"no CBOR", func(c cell, d difference) bool {
-		return d.isAnswer() && c.wants("application/cbor") && c.want.code == 200
-	}},
-	{"a watch falls back from YAML, which has no stream", func(c cell, d difference) bool {
-		return c.request.verb == "watch" && d.isAnswer() && strings.HasPrefix(d.want, "406") && strings.Contains(c.request.accept, "q=0.9")
-	}},
-	{"406 comes after 404", func(_ cell, d difference) bool {
-		return d.isAnswer() && strings.HasPrefix(d.want, "406") && strings.HasPrefix(d.got, "404")
-	}},
-	{"a watch from the future is refused at once", func(c cell, d difference) bool {
-		return c.request.verb == "watch" && c.request.is("resourceVersion", "{newer}") && strings.Contains(d.got, "Too large")
-	}},
-	{"no bookmark at the end of a watch from 0", func(c cell, d difference) bool {
-		return c.request.verb == "watch" && d.field == "body (elements)" && strings.HasSuffix(d.want, " B:]") && !strings.HasSuffix(d.got, " B:]") && c.request.is("resourceVersion", "", "0")
-	}},
-	{"lists are not compressed", func(c cell, d difference) bool {
-		return c.request.gzip && (d.field == "header Content-Encoding" || d.field == "header Vary")
-	}},
-	{"406 says something else", func(_ cell, d difference) bool {
-		return d.isAnswer() && strings.HasPrefix(d.want, "406") && strings.HasPrefix(d.got, "406")
-	}},
-	{"application/* is accepted", func(c cell, d difference) bool {
-		return d.isAnswer() && strings.HasPrefix(d.want, "406") && c.request.accept == "application/*"
-	}},
-	{"partial metadata of one object is taken for that of a list and the reverse", func(_ cell, d difference) bool {
-		return d.isAnswer() && (strings.Contains(d.want, "406 NotAcceptable: you requested PartialObjectMetadata") || strings.Contains(d.want, "content is not a list"))
-	}},
-	{"errors are JSON whatever is accepted", func(c cell, d difference) bool {
-		return c.want.code >= 400 && (d.field == "header Content-Type" || d.in("body.apiVersion", "body.kind", "body.(envelope)") && c.wants(protobufType))
-	}},
-	{"a watch or GET from a resourceVersion that is no number gets another error", func(_ cell, d difference) bool {
-		return d.isAnswer() && (strings.Contains(d.want, "invalid resource version") || strings.Contains(d.want, "strconv.ParseUint"))
-	}},
-}
+var known = []cause{}
 
 func (q request) is(name string, values ...string) bool {
 	for _, v := range values {
@@ -136,14 +96,7 @@ func (q request) is(name string, values ...string) bool {
 	return false
 }
 
-// wants reports whether kube-apiserver answered in a media type.
-func (c cell) wants(mediaType string) bool {
-	return strings.HasPrefix(c.want.header.Get("Content-Type"), mediaType)
-}
-
 func (d difference) isAnswer() bool { return strings.HasSuffix(d.field, "answer") }
-
-func (d difference) got503() bool { return strings.HasPrefix(d.got, "503 ServiceUnavailable") }
 
 // in reports whether the difference is in one of these parts of the body.
 func (d difference) in(parts ...string) bool {

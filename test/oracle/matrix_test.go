@@ -25,6 +25,14 @@ func matrix() []request {
 	all = append(all, request{verb: "list", res: resourceNamed("configmaps"), namespace: bulk, gzip: true})
 	all = append(all, request{verb: "list", res: resourceNamed("configmaps"), namespace: bulk, gzip: true, accept: protobufType})
 	all = append(all, request{verb: "list", res: resourceNamed("configmaps"), namespace: "shop", gzip: true})
+	for _, accept := range []string{yamlType, cborType, jsonType + table, jsonType + partialList} {
+		all = append(all, request{verb: "list", res: resourceNamed("configmaps"), namespace: bulk, gzip: true, accept: accept})
+	}
+	all = append(all, request{verb: "get", res: resourceNamed("configmaps"), namespace: bulk, name: "big-0", gzip: true})
+	for _, name := range []string{"pods", "oxen"} {
+		q := request{verb: "watch", res: resourceNamed(name), namespace: "shop", gzip: true}
+		all = append(all, q, q.with(watchList...), q.with(watchList...).as(jsonType+table), q.with(param{"resourceVersion", "{current}"}))
+	}
 	all = append(all, sample(400)...)
 	for _, r := range resources {
 		all = append(all, gets(r)...)

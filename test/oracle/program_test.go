@@ -34,6 +34,9 @@ type program struct {
 	scopes func(r *resource) []scope
 	read   func(ctx context.Context, p *program, c caller, r *resource, s scope) (*stream, error)
 	late   bool // reads once everything has been changed
+	// defines says that the program reads the definitions of custom resources
+	// as well, as kubectl and many controllers do.
+	defines bool
 	// asks reports whether a cell of the matrix is something that the
 	// program's views can answer.
 	asks func(q request) bool
@@ -57,12 +60,12 @@ func narrow(r *resource) []scope {
 }
 
 var programs = []*program{
-	{agent: "lists", accept: jsonType, scopes: everywhere, read: list, late: true, asks: now},
-	{agent: "lists-protobuf", accept: protobufType + "," + jsonType, scopes: everywhere, read: list, late: true, asks: some(6)},
+	{agent: "lists", defines: true, accept: jsonType, scopes: everywhere, read: list, late: true, asks: now},
+	{agent: "lists-protobuf", defines: true, accept: protobufType + "," + jsonType, scopes: everywhere, read: list, late: true, asks: some(6)},
 	{agent: "pages", accept: jsonType, scopes: everywhere, read: paged, late: true, asks: some(9)},
-	{agent: "follows", accept: jsonType, scopes: everywhere, read: follow, asks: changing(some(3))},
+	{agent: "follows", defines: true, accept: jsonType, scopes: everywhere, read: follow, asks: changing(some(3))},
 	{agent: "watchlists", accept: protobufType + "," + jsonType, scopes: everywhere, read: watchLists, asks: some(4)},
-	{agent: "narrow", accept: jsonType, scopes: narrow, read: follow, asks: func(q request) bool {
+	{agent: "narrow", defines: true, accept: jsonType, scopes: narrow, read: follow, asks: func(q request) bool {
 		if !oneInTwo(q) {
 			return false
 		}
@@ -73,13 +76,15 @@ var programs = []*program{
 		}
 		return false
 	}},
-	{agent: "gets", accept: jsonType, scopes: everywhere, read: gotten, late: true, asks: func(q request) bool { return q.verb == "get" && q.name != "gone" && q.name != "nobody" }},
+	{agent: "gets", accept: jsonType, scopes: everywhere, read: gotten, late: true, asks: func(q request) bool {
+		return q.verb == "get" && q.namespace != bulk && q.name != "gone" && q.name != "nobody"
+	}},
 	{agent: "tables", accept: tableType, scopes: everywhere, read: list, late: true, asks: func(q request) bool {
-		return strings.HasPrefix(q.accept, jsonType+table) && q.verb == "list" && !q.has("includeObject")
+		return strings.HasPrefix(q.accept, jsonType+table) && q.verb == "list" && q.get("includeObject") != "Object" && q.selectsByMetadata()
 	}},
 	{agent: "metadata", accept: jsonType + partialList + "," + jsonType, scopes: everywhere, read: list, late: true, asks: func(q request) bool {
 		return q.verb == "get" && strings.Contains(q.accept, partial) && !strings.Contains(q.accept, partialList) ||
-			q.verb != "get" && strings.Contains(q.accept, partialList)
+			q.verb != "get" && strings.Contains(q.accept, partialList) && q.selectsByMetadata()
 	}},
 }
 
@@ -130,6 +135,13 @@ func (w *world) run(late bool) []*stream {
 			continue
 		}
 		wg.Go(func() {
+			if p.defines {
+				if _, err := list(w.Context(), p, w.viaHub(p.agent), definition, scope{}); err != nil {
+					mu.Lock()
+					errs = append(errs, fmt.Errorf("%s: %w", p.agent, err))
+					mu.Unlock()
+				}
+			}
 			for _, r := range resources {
 				for _, s := range p.scopes(r) {
 					st, err := p.read(w.Context(), p, w.viaHub(p.agent), r, s)

@@ -61,6 +61,16 @@ func (q request) has(name string) bool {
 	return false
 }
 
+// selectsByMetadata reports whether an object's metadata tells if it is selected.
+func (q request) selectsByMetadata() bool {
+	for _, term := range strings.Split(q.get("fieldSelector"), ",") {
+		if term != "" && !strings.HasPrefix(term, "metadata.") {
+			return false
+		}
+	}
+	return true
+}
+
 // String is the request in one line.
 func (q request) String() string {
 	var b strings.Builder
@@ -106,7 +116,7 @@ func (q request) target(v versions) string {
 	if q.verb == "watch" {
 		values.Set("watch", "true")
 		if !q.has("timeoutSeconds") {
-			values.Set("timeoutSeconds", "1")
+			values.Set("timeoutSeconds", "2") // of which kube-apiserver may need one
 		}
 	}
 	for _, p := range q.params {

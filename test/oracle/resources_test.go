@@ -289,3 +289,6 @@ func oxen() *unstructured.Unstructured {
 }
 
 var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+
+// definition is what defines a custom resource, as a resource.
+var definition = &resource{GroupVersionResource: definitions, kind: "CustomResourceDefinition", clusterScope: true, custom: true}

@@ -35,6 +35,12 @@ var quiet = []string{
 	"--enable-priority-and-fairness=false",
 }
 
+// unlimited lets all that is asked for be asked for at once.
+var unlimited = []string{
+	"--max-requests=0", "--max-requests-per-caller=0", "--max-watches=0", "--max-watches-per-caller=0",
+	"--max-connections=0", "--max-connections-per-address=0",
+}
+
 // world is a control plane full of objects with a hub in front of it.
 type world struct {
 	*testing.T
@@ -73,7 +79,7 @@ func newWorld(t *testing.T, agents []string) *world {
 	w.token, err = w.cluster.Token(ctx, metav1.NamespaceDefault, account)
 	w.Expect(err).NotTo(HaveOccurred())
 
-	w.hub = hub.StartT(t, w.cluster)
+	w.hub = hub.StartT(t, w.cluster, unlimited...)
 	w.http = w.newHTTP()
 	parsed, err := hubconfig.Parse(map[string]string{hubconfig.KeyCacheAgents: strings.Join(agents, ",")})
 	w.Expect(err).NotTo(HaveOccurred())
