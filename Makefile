@@ -11,12 +11,25 @@ CONTROLPLANE := $(BIN)/controlplane
 PACKAGES ?= ./...
 FUZZTIME ?= 20s
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
+# The version of every tool stands here, and nowhere else but in go.mod files.
+GO_VERSION := 1.26.8
 CONTROLLER_GEN := go run sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0
 KUSTOMIZE := go run sigs.k8s.io/kustomize/kustomize/v5@v5.8.1
+CRANE := go run github.com/google/go-containerregistry/cmd/crane@v0.22.1
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := $(TOOLS)/golangci-lint
+
+# The same source, VERSION and Go give the same bytes, in any folder.
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -buildid= -X main.version=$(VERSION)'
+
+# What is released is built by this Go, whatever else a person has set.
+RELEASE_ENV := env GOTOOLCHAIN=go$(GO_VERSION) GOFLAGS=-mod=readonly GOWORK=off GOEXPERIMENT= GOFIPS140=off GOAMD64=v1 GOARM64=v8.0
+PLATFORMS ?= linux/amd64 linux/arm64
+REGISTRY ?= ghcr.io/edgehub-io
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+RELEASE := cd test/release && $(RELEASE_ENV) go run . -bin $(BIN) -registry $(REGISTRY) -version $(VERSION) -revision "$(REVISION)"
 
 .PHONY: help
 help: ## Show this help
@@ -36,11 +49,6 @@ build: ## Build edge-hub and edge-hub-operator into bin/
 	$(GO_BUILD) -o $(BIN)/edge-hub ./edgehub/cmd/edge-hub
 	$(GO_BUILD) -o $(BIN)/edge-hub-operator ./controllers/cmd/edge-hub-operator
 
-.PHONY: images
-images: ## Build the container images (needs docker)
-	docker build --target edge-hub --build-arg VERSION=$(VERSION) -t ghcr.io/edgehub-io/edge-hub:$(VERSION) .
-	docker build --target edge-hub-operator --build-arg VERSION=$(VERSION) -t ghcr.io/edgehub-io/edge-hub-operator:$(VERSION) .
-
 .PHONY: manifests
 manifests: ## Print everything that kubectl apply needs for the cloud side
 	@$(KUSTOMIZE) build config/default
@@ -48,6 +56,39 @@ manifests: ## Print everything that kubectl apply needs for the cloud side
 .PHONY: bundle
 bundle: ## Generate the OLM bundle from config/ and bundle/base.yaml
 	$(KUSTOMIZE) build config/default | go run ./bundle/generate
+
+##@ Release
+.PHONY: programs
+programs: ## Build both programs for all PLATFORMS into bin/programs/
+	@rm -rf $(BIN)/programs
+	@for platform in $(PLATFORMS); do \
+		echo "building for $$platform"; mkdir -p $(BIN)/programs/$${platform/\//_}; \
+		$(RELEASE_ENV) GOOS=$${platform%/*} GOARCH=$${platform#*/} $(GO_BUILD) -o $(BIN)/programs/$${platform/\//_}/ \
+			./edgehub/cmd/edge-hub ./controllers/cmd/edge-hub-operator; \
+	done
+
+.PHONY: images
+images: programs ## Pack the programs as OCI image layouts into bin/images/; no docker needed
+	@$(RELEASE) images
+
+.PHONY: sbom
+sbom: programs ## Write an SPDX document for each image into bin/sbom/
+	@$(RELEASE) sbom
+
+.PHONY: release
+release: programs ## Make everything that a release consists of, and bin/SHA256SUMS
+	@rm -rf $(BIN)/images $(BIN)/sbom
+	@$(RELEASE) images sbom
+	@cd $(BIN) && sha256sum programs/*/* sbom/* images/*/index.json > SHA256SUMS
+
+.PHONY: publish
+publish: release ## Push the images to REGISTRY, with the digests that they have here
+	$(CRANE) push $(BIN)/images/edge-hub $(REGISTRY)/edge-hub:$(VERSION)
+	$(CRANE) push $(BIN)/images/edge-hub-operator $(REGISTRY)/edge-hub-operator:$(VERSION)
+
+.PHONY: reproducible
+reproducible: ## Make the release twice, under different circumstances, and compare every byte
+	@GO_VERSION=$(GO_VERSION) test/release/reproducible
 
 ##@ Test
 .PHONY: test
@@ -98,6 +139,7 @@ verify: lint ## Check that generated files and go.mod are current, manifests bui
 	go mod tidy -diff
 	cd test/controlplane && go mod tidy -diff && go vet ./...
 	cd test/oracle/apiserver && go mod tidy -diff && go vet ./...
+	cd test/release && go mod tidy -diff && go vet ./... && go test ./...
 	$(MAKE) --no-print-directory generate
 	@git diff --exit-code -- api config || { echo "generated files were not current: commit what make generate wrote"; exit 1; }
 	$(MAKE) --no-print-directory bundle
@@ -114,3 +156,4 @@ $(GOLANGCI_LINT):
 .PHONY: clean
 clean: ## Remove what was built, the control plane aside
 	rm -f $(BIN)/edge-hub $(BIN)/edge-hub-operator $(BIN)/oracle-apiserver
+	rm -rf $(BIN)/programs $(BIN)/images $(BIN)/sbom $(BIN)/SHA256SUMS

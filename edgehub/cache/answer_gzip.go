@@ -10,7 +10,7 @@ import (
 // (k8s.io/apiserver, APIResponseCompression).
 const gzipFrom = 128 << 10
 
-// gzipWriters are kept because each has more than half a mebibyte of tables.
+// gzipWriters are kept because each has almost a mebibyte of tables.
 var gzipWriters = sync.Pool{New: func() any {
 	z, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // a level that exists
 	return z

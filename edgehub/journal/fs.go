@@ -55,7 +55,8 @@ type Handle interface {
 }
 
 // OS is the file tree below root. Because every access goes through an
-// os.Root, a symbolic link planted in the tree cannot lead out of it.
+// os.Root, a symbolic link planted in the tree cannot lead out of it. Files that
+// are links are refused as damaged.
 func OS(root *os.Root) FS { return osFS{root} }
 
 type osFS struct{ root *os.Root }
@@ -70,7 +71,27 @@ func (o osFS) OpenFile(name string, flag int, perm fs.FileMode) (Handle, error) 
 	if err != nil {
 		return nil, err
 	}
+	if err := o.checkOwn(name, f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
 	return f, nil
+}
+
+// checkOwn refuses a file that has another name as well, of which an os.Root
+// knows nothing: a hard link may lead out of the tree, and a symbolic link within
+// it to another view's file.
+func (o osFS) checkOwn(name string, f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Nlink > 1 {
+		return fmt.Errorf("%s is a hard link: %w", name, ErrCorrupt)
+	}
+	if info, err = o.root.Lstat(name); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		return fmt.Errorf("%s is a symbolic link: %w", name, ErrCorrupt)
+	}
+	return nil
 }
 
 func (o osFS) Chtimes(name string, accessed, modified time.Time) error {

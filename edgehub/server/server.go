@@ -146,7 +146,7 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 	if options.NodeClientCertFile == "" {
 		node.Roots = nil // nobody can be forwarded as the node
 	}
-	if h.identity, err = identity.Open(identity.Options{StateDir: state, Node: node}); err != nil {
+	if h.identity, err = identity.Open(identity.Options{StateDir: state, Node: node, Pods: h.pod}); err != nil {
 		return nil, err
 	}
 	h.upstream = upstream.New(upstream.Options{Servers: h.cloud.servers, Date: h.identity.ObserveTime})
@@ -260,6 +260,18 @@ func (h *hub) setAgents(hubconfig.Config) {
 	if err := h.store.SetAgents(h.config.Caches); err != nil {
 		klog.ErrorS(err, "Could not remove the cache of every agent that is no longer listed")
 	}
+}
+
+// pod tells whether a Pod of this node exists, as far as its kubelet knows.
+func (h *hub) pod(namespace, name, uid string) identity.Existence {
+	has, known := h.store.NodePod(identity.NodeIdentity(h.options.NodeName).Key, h.options.NodeName, namespace, name)
+	switch {
+	case !known:
+		return identity.Unknown
+	case has == uid:
+		return identity.Exists
+	}
+	return identity.Gone
 }
 
 // listed reports whether an agent is cached by name, not by "*".

@@ -146,6 +146,14 @@ func prepare(c *cluster.Cluster, dir string, race bool, extra []string) (*Hub, e
 	if err != nil {
 		return nil, err
 	}
+	kubelet, err := c.RESTConfigFor("system:node:"+NodeName, "system:nodes")
+	if err != nil {
+		return nil, err
+	}
+	nodeFile := filepath.Join(dir, "kubelet-client-current.pem")
+	if err := os.WriteFile(nodeFile, slices.Concat(kubelet.CertData, kubelet.KeyData), 0o600); err != nil {
+		return nil, err
+	}
 	h.args = append([]string{
 		"run",
 		"--kubeconfig=" + kubeconfig,
@@ -153,6 +161,8 @@ func prepare(c *cluster.Cluster, dir string, race bool, extra []string) (*Hub, e
 		"--tls-cert-file=" + certFile,
 		"--tls-private-key-file=" + keyFile,
 		"--client-ca-file=" + c.ClientCAFile(),
+		"--node-client-cert-file=" + nodeFile,
+		"--node-client-key-file=" + nodeFile,
 		"--node-name=" + NodeName,
 		"--cache-dir=" + h.CacheDir(),
 		"--state-dir=" + filepath.Join(dir, "state"),

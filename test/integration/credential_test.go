@@ -103,7 +103,8 @@ func TestTheHubLendsItsCredentialToNoOne(t *testing.T) {
 
 	random := rand.New(rand.NewPCG(1, 2))
 	pick := func(from ...string) string { return from[random.IntN(len(from))] }
-	sent := map[string]string{} // path -> Authorization as sent
+	sent := map[string]string{}   // path -> Authorization as sent
+	kubelets := map[string]bool{} // paths that this node's kubelet asked for, and nobody else
 	for i := range 300 {
 		path := fmt.Sprintf("/api/v1/namespaces/a/configmaps/caller-%d", i)
 		r := hub.Request{Path: path, Method: pick("GET", "GET", "POST", "DELETE", "OPTIONS"), Header: http.Header{}}
@@ -117,6 +118,7 @@ func TestTheHubLendsItsCredentialToNoOne(t *testing.T) {
 		client := callers["anonymous"]
 		if random.IntN(2) == 0 {
 			client = callers["with a certificate"]
+			kubelets[path] = r.Token == "" && r.Header["Impersonate-User"] == nil
 		}
 		resp, err := hub.Do(t.Context(), client, h.URL(), r)
 		if err != nil {
@@ -128,7 +130,7 @@ func TestTheHubLendsItsCredentialToNoOne(t *testing.T) {
 			sent[path] = "Bearer " + r.Token
 		}
 	}
-	own, callersSeen := 0, 0
+	own, callersSeen, asNode := 0, 0, 0
 	for _, s := range rec.all() {
 		if !strings.Contains(s.path, "caller-") {
 			g.Expect(s.certificate).To(Equal(hub.User), "the hub's own request for %s", s.path)
@@ -137,7 +139,12 @@ func TestTheHubLendsItsCredentialToNoOne(t *testing.T) {
 			continue
 		}
 		callersSeen++
-		g.Expect(s.certificate).To(BeEmpty(), "%s was sent with a certificate", s.path)
+		if kubelets[s.path] {
+			g.Expect(s.certificate).To(Equal("system:node:"+hub.NodeName), "%s of the kubelet", s.path)
+			asNode++
+		} else {
+			g.Expect(s.certificate).To(BeEmpty(), "%s was sent with a certificate", s.path)
+		}
 		g.Expect(s.header.Get("Authorization")).To(Equal(sent[s.path]), s.path)
 		for name := range s.header {
 			g.Expect(strings.ToLower(name)).NotTo(HavePrefix("x-remote-"), s.path)
@@ -145,7 +152,8 @@ func TestTheHubLendsItsCredentialToNoOne(t *testing.T) {
 	}
 	g.Expect(own).To(BeNumerically(">", 2))
 	g.Expect(callersSeen).To(BeNumerically(">", 100))
-	t.Logf("%d requests of callers and %d of the hub reached the recorder", callersSeen, own)
+	g.Expect(asNode).To(BeNumerically(">", 10))
+	t.Logf("%d requests of callers, %d of them of the kubelet, and %d of the hub reached the recorder", callersSeen, asNode, own)
 
 	// No redirect is followed, and the caller does not choose where it goes.
 	resp, err := hub.Do(t.Context(), h.Client(), h.URL(), hub.Request{Path: "/redirect"})

@@ -1,8 +1,7 @@
 package integration
 
 import (
-	"os"
-	"path/filepath"
+	"net/http"
 	"testing"
 	"time"
 
@@ -17,26 +16,11 @@ import (
 	"github.com/edgehub-io/edge-hub/test/hub"
 )
 
-// nodeCredential writes what a kubelet's client certificate file has in it.
-func nodeCredential(t *testing.T, c *cluster.Cluster) string {
-	t.Helper()
-	config, err := c.RESTConfigFor("system:node:"+hub.NodeName, "system:nodes")
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "kubelet-client-current.pem")
-	if err := os.WriteFile(file, append(config.CertData, config.KeyData...), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
-
 // TestOnlyThisNodesKubeletIsForwardedAsTheNode asks kube-apiserver itself whom it
 // takes callers of the hub for.
 func TestOnlyThisNodesKubeletIsForwardedAsTheNode(t *testing.T) {
 	c := cluster.StartT(t, cluster.Options{})
-	file := nodeCredential(t, c)
-	h := hub.StartT(t, c, "--node-client-cert-file="+file, "--node-client-key-file="+file)
+	h := hub.StartT(t, c)
 	g := NewWithT(t)
 	_, err := kubernetes.NewForConfigOrDie(c.RESTConfig()).CoreV1().ServiceAccounts("default").Create(t.Context(),
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: app}}, metav1.CreateOptions{})
@@ -86,8 +70,7 @@ func TestOnlyThisNodesKubeletIsForwardedAsTheNode(t *testing.T) {
 // TestTheKubeletReadsItsCacheWithItsCertificate, and nobody else does.
 func TestTheKubeletReadsItsCacheWithItsCertificate(t *testing.T) {
 	c := cluster.StartT(t, cluster.Options{})
-	file := nodeCredential(t, c)
-	h := hub.StartT(t, c, "--node-client-cert-file="+file, "--node-client-key-file="+file)
+	h := hub.StartT(t, c)
 	g := NewWithT(t)
 	list := func(user, agent string, groups ...string) (int, error) {
 		config, err := c.RESTConfigFor(user, groups...)
@@ -108,5 +91,61 @@ func TestTheKubeletReadsItsCacheWithItsCertificate(t *testing.T) {
 		if n, err := list(who[0], "kubelet/v1.37.2", who[1:]...); err == nil {
 			t.Errorf("%v reads %d of the kubelet's Services", who, n)
 		}
+	}
+}
+
+// TestTheTokenOfADeletedPodIsRefused: what the kubelet was told last decides,
+// since kube-apiserver can't be asked.
+func TestTheTokenOfADeletedPodIsRefused(t *testing.T) {
+	for _, mediaType := range []string{"application/json", "application/vnd.kubernetes.protobuf"} {
+		t.Run(mediaType, func(t *testing.T) {
+			testTokenOfADeletedPod(t, mediaType)
+		})
+	}
+}
+
+func testTokenOfADeletedPod(t *testing.T, mediaType string) {
+	g := NewWithT(t)
+	w := newWorld(t)
+	pods := w.client.CoreV1().Pods(namespace)
+	tokens := map[string]string{}
+	for _, name := range []string{"stays", "goes", "is-replaced"} {
+		pod, err := pods.Create(t.Context(), podOf(name), metav1.CreateOptions{})
+		g.Expect(err).NotTo(HaveOccurred())
+		tokens[name], err = w.cluster.Token(t.Context(), namespace, app, cluster.WithBoundPod(name, pod.UID))
+		g.Expect(err).NotTo(HaveOccurred())
+		resp := w.viaHub(hub.Request{Path: "/api/v1/namespaces/" + namespace + "/configmaps/cm-0", Token: tokens[name]})
+		g.Expect(resp.Code).To(Equal(http.StatusOK))
+	}
+	for _, name := range []string{"goes", "is-replaced"} {
+		g.Expect(pods.Delete(t.Context(), name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)})).To(Succeed())
+	}
+	_, err := pods.Create(t.Context(), podOf("is-replaced"), metav1.CreateOptions{})
+	g.Expect(err).NotTo(HaveOccurred())
+	config, err := w.cluster.RESTConfigFor("system:node:"+hub.NodeName, "system:nodes")
+	g.Expect(err).NotTo(HaveOccurred())
+	config.Host, config.UserAgent, config.ContentType = w.hub.URL(), "kubelet/v1.37.2", mediaType
+	kubelet := kubernetes.NewForConfigOrDie(config)
+	list, err := kubelet.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{FieldSelector: "spec.nodeName=" + hub.NodeName})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(list.Items).To(HaveLen(2))
+
+	g.Expect(w.cluster.KillAPIServer()).To(Succeed())
+	w.awaitCloud(false)
+	for name, want := range map[string]int{"stays": http.StatusOK, "goes": http.StatusUnauthorized, "is-replaced": http.StatusUnauthorized} {
+		resp := w.viaHub(hub.Request{Path: "/api/v1/namespaces/" + namespace + "/configmaps/cm-0", Token: tokens[name]})
+		if resp.Code != want {
+			t.Errorf("the Pod that %s reads with %d: %s", name, resp.Code, resp.Body)
+		}
+	}
+}
+
+func podOf(name string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.PodSpec{
+			NodeName: hub.NodeName, ServiceAccountName: app,
+			Containers: []corev1.Container{{Name: "app", Image: "app"}},
+		},
 	}
 }

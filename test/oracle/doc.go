@@ -12,6 +12,9 @@
 // by what they are to the server asked (see version.go), and answers are
 // compared in the same terms. Everything else is compared field by field.
 //
+// Tables of the kinds that the matrix lacks, in every state that has a look of its
+// own, discovery and kubectl's words are compared in the same manner.
+//
 // Differences are sorted by cause. Those in [accepted] are meant to be, for the
 // reason stated there; those in [known] are defects not mended yet. Any other
 // difference fails the test, and so does an entry of either table that no
