@@ -173,6 +173,7 @@ func (r *recording) get(body io.Reader) error {
 		return err
 	}
 	if r.holds(o.ResourceVersion) {
+		r.remember()
 		return errUnchanged
 	}
 	st, err := r.stage()
@@ -186,6 +187,7 @@ func (r *recording) get(body io.Reader) error {
 	if err != nil {
 		return errors.Join(err, st.file.Discard())
 	}
+	r.remember()
 	return nil
 }
 

@@ -1,9 +1,7 @@
 package cache
 
 import (
-	"compress/gzip"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -60,15 +58,21 @@ func (s *Store) Record(q Query, resp *http.Response) io.ReadCloser {
 	if isList {
 		r.done = v.lists.begin()
 	}
-	p := newPipe(&s.budget)
-	s.recordings.Add(1)
-	go func() {
-		defer s.recordings.Done()
-		defer p.abandon()
-		defer func() { r.done() }()
-		r.finish(r.run(p, compressed))
-	}()
-	return &tee{body: resp.Body, pipe: p}
+	start := func() *pipe {
+		p := newPipe(&s.budget)
+		s.recordings.Add(1)
+		go func() {
+			defer s.recordings.Done()
+			defer p.abandon()
+			defer func() { r.done() }()
+			r.finish(r.run(p, compressed))
+		}()
+		return p
+	}
+	if q.Verb == Get && !compressed {
+		return &smallTee{tee: tee{body: resp.Body}, recording: r, start: start}
+	}
+	return &tee{body: resp.Body, pipe: start()}
 }
 
 // withdraw forgets what the cloud no longer grants, or no longer has.
@@ -121,17 +125,16 @@ type recording struct {
 	before      uint64          // the view's version when the answer began
 	earlier     []chan struct{} // lists in flight that this answer may continue
 	done        func()          // tells watches that wait for this one
+	sum         uint64          // of a small answer, 0 if it is not known
 	scratch     []byte
 }
 
 func (r *recording) run(p *pipe, compressed bool) error {
 	var body io.Reader = p
 	if compressed {
-		z, err := gzip.NewReader(p)
-		if err != nil {
-			return fmt.Errorf("decompress: %w", err)
-		}
-		body = z
+		members := newMembers(p)
+		defer members.release()
+		body = members
 	}
 	switch {
 	case r.query.Key.Representation == table:

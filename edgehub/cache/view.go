@@ -44,6 +44,7 @@ type view struct {
 	index   *index        // nil unless it was asked for
 	used    time.Time     // when the index was last asked for
 	asOf    time.Time     // when the cloud last confirmed the content
+	answer  lastAnswer    // that the content was recorded from, if it is one object
 
 	// seen is last as of some moment ago. The live path reads it without
 	// waiting for mu, which is held while the file is read.

@@ -5,7 +5,8 @@
 // A caller is an identity that is proven without asking kube-apiserver: a token
 // that verifies, or that kube-apiserver has accepted before. Everybody else is
 // known by the address alone, and all of them together may take half of what
-// there is, so that made-up credentials never crowd out real ones.
+// there is, so that made-up credentials never crowd out real ones. The last quarter
+// is for callers that have less than an eighth.
 package limits
 
 import (
@@ -45,7 +46,7 @@ type Options struct {
 func Defaults() Options {
 	return Options{
 		Requests: 200, RequestsPerCaller: 100,
-		Watches: 1000, WatchesPerCaller: 200,
+		Watches: 1600, WatchesPerCaller: 1200,
 		Connections: 1000, ConnectionsPerAddress: 250,
 		Body:          8 << 20,
 		ClientTimeout: 30 * time.Second,
@@ -158,6 +159,8 @@ func (l *Limiter) admit(kind int, caller string, proven bool) (limit string) {
 		return names[kind] + "-per-caller"
 	case totals[kind] > 0 && l.total[kind] >= totals[kind]:
 		return names[kind]
+	case totals[kind] > 0 && l.total[kind] >= totals[kind]*3/4 && u[kind] >= totals[kind]/8:
+		return names[kind] // the last quarter is for those who have little
 	case totals[kind] > 0 && !proven && l.unproven[kind] >= totals[kind]/2:
 		return names[kind]
 	}

@@ -80,6 +80,31 @@ func TestACallerHasItsShareAndNoMore(t *testing.T) {
 	}
 }
 
+// TestTheLastQuarterIsForThoseWhoHaveLittle, whatever one caller may have.
+func TestTheLastQuarterIsForThoseWhoHaveLittle(t *testing.T) {
+	l, _ := newLimiter(Options{Watches: 16, WatchesPerCaller: 16})
+	begin := func(caller string) error {
+		_, _, err := l.Begin(httptest.NewRecorder(), get(caller, "10.0.0.1", "watch"))
+		return err
+	}
+	for range 12 {
+		if err := begin("proven greedy"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := begin("proven greedy"); !apierrors.IsTooManyRequests(err) {
+		t.Errorf("one that has much gets more: %v", err)
+	}
+	for i := range 4 {
+		if err := begin(fmt.Sprint("proven modest ", i/2)); err != nil {
+			t.Errorf("one that has little: %v", err)
+		}
+	}
+	if err := begin("proven late"); !apierrors.IsTooManyRequests(err) {
+		t.Errorf("more than there is: %v", err)
+	}
+}
+
 func TestKindsOfRequests(t *testing.T) {
 	for name, c := range map[string]struct {
 		info    request.RequestInfo

@@ -25,6 +25,7 @@ import (
 	"github.com/edgehub-io/edge-hub/edgehub/cache"
 	"github.com/edgehub-io/edge-hub/edgehub/certificates"
 	"github.com/edgehub-io/edge-hub/edgehub/config"
+	"github.com/edgehub-io/edge-hub/edgehub/http2"
 	"github.com/edgehub-io/edge-hub/edgehub/identity"
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
 	"github.com/edgehub-io/edge-hub/edgehub/limits"
@@ -95,6 +96,9 @@ func Run(ctx context.Context, options Options) error {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          log.New(logWriter{}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return base },
+	}
+	if err := http2.Configure(proxy, http2.Options{}); err != nil {
+		return err
 	}
 	administration := &admin{config: h.config, identity: h.identity, upstream: h.upstream, store: h.store, registry: h.registry, certificates: h.certificates, profile: options.Profiling}
 	health := &http.Server{Handler: administration.handler(), ReadHeaderTimeout: readHeaderTimeout, ErrorLog: proxy.ErrorLog}
