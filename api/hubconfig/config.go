@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -17,6 +18,8 @@ const (
 	Name = "edge-hub-cfg"
 	// KeyCacheAgents is the key of the ConfigMap's data that lists the agents.
 	KeyCacheAgents = "cache_agents"
+	// KeyPolicies is the key that restricts agents to namespaces.
+	KeyPolicies = "policies"
 )
 
 const (
@@ -30,21 +33,29 @@ const (
 	// maxQuoted bounds how much of an offending entry an error repeats, in
 	// bytes, so that it fits in a condition or an event.
 	maxQuoted = 64
+
+	// maxErrors bounds how many mistakes an error lists.
+	maxErrors = 32
 )
 
-// Config says which agents edge-hub caches. The zero value lists none, so that
-// only [AlwaysCached] are cached.
+// Config says which agents edge-hub caches, and for whom. The zero value lists
+// none, so that only [AlwaysCached] are cached. It must not be changed while
+// others read it.
 type Config struct {
 	// Agents are the listed agents without "*", sorted and unique.
 	Agents []string
 	// All is true if "*" is listed.
 	All bool
+	// Rules restrict cached agents; one without a rule is cached for every
+	// caller. There are none of agents that are not cached or always cached.
+	Rules map[string]Rule
 }
 
-// Parse reads the data of the ConfigMap. When entries are malformed, the error
-// joins one error for each of them, naming its position (counted from 1), what
-// it says and how to mend it; the Config is then the zero value, and a hub keeps
-// the last one that was good.
+// Parse reads the data of the ConfigMap. When something is malformed, the error
+// joins one error for each mistake, up to a few dozen, naming the key, where it
+// is, what it says and how to mend it; the Config is then the zero value, and a
+// hub keeps the last one that was good. Rules of agents that cache_agents does
+// not list are no mistake: they are left out.
 func Parse(data map[string]string) (Config, error) {
 	var (
 		config Config
@@ -65,24 +76,39 @@ func Parse(data map[string]string) (Config, error) {
 		}
 		config.Agents = append(config.Agents, agent)
 	}
-	if len(errs) > 0 {
+	rules, ruleErrs := parseRules(data[KeyPolicies])
+	if errs = append(errs, ruleErrs...); len(errs) > 0 {
+		if more := len(errs) - maxErrors; more > 0 {
+			errs = append(errs[:maxErrors], fmt.Errorf("and %d more", more))
+		}
 		return Config{}, errors.Join(errs...)
 	}
-	config.Agents = canonical(config.Agents)
-	return config, nil
+	config.Rules = rules
+	return config.canonical(), nil
 }
 
-// Format writes config as the data of the ConfigMap: one key, its agents sorted
-// and separated by a bare comma, "*" first. Parse reads it back unchanged.
+// Format writes config as the data of the ConfigMap: its agents sorted and
+// separated by a bare comma, "*" first, and, if there are rules, those too.
+// Parse reads it back unchanged.
 func Format(config Config) map[string]string {
-	return map[string]string{KeyCacheAgents: config.text()}
+	agents, rules := config.text()
+	data := map[string]string{KeyCacheAgents: agents}
+	if rules != "" {
+		data[KeyPolicies] = rules
+	}
+	return data
 }
 
 // Hash returns a short text that is the same for two configurations exactly if
-// they list the same agents, in whatever order, spacing or repetition they were
-// written: "v1-" and 16 hexadecimal digits. It is legal as a label value.
+// they list the same agents with the same rules, in whatever order, spacing or
+// repetition they were written: "v1-" and 16 hexadecimal digits. It is legal as a
+// label value. Without rules it is what it was before there were any.
 func Hash(config Config) string {
-	sum := sha256.Sum256([]byte(config.text()))
+	text, rules := config.text()
+	if rules != "" {
+		text += "\n" + rules // no agent has a line end
+	}
+	sum := sha256.Sum256([]byte(text))
 	return hashVersion + "-" + hex.EncodeToString(sum[:8])
 }
 
@@ -100,27 +126,71 @@ func (c Config) Caches(agent string) bool {
 	return found
 }
 
-// Equal reports whether both list the same agents.
-func (c Config) Equal(other Config) bool { return c.text() == other.text() }
-
-// text is the canonical value of cache_agents.
-func (c Config) text() string {
-	agents := canonical(c.Agents)
-	if c.All {
-		agents = slices.Insert(agents, 0, AllAgents)
+// Admits reports whether edge-hub caches what a caller reads as agent. namespace
+// is that of the caller's ServiceAccount, or "" for a caller that is none: agents
+// of namespaced policies are cached for ServiceAccounts of these namespaces only.
+// An agent that is always cached, hand-written or covered by "*" is cached for
+// every caller.
+func (c Config) Admits(agent, namespace string) bool {
+	if !c.Caches(agent) {
+		return false
 	}
-	return strings.Join(agents, ",")
+	rule, restricted := c.Rules[agent]
+	if !restricted || rule.ClusterWide || c.All || IsAlwaysCached(agent) {
+		return true
+	}
+	_, named := rule.Namespaces[namespace]
+	return named && namespace != ""
 }
 
-// canonical returns agents sorted and unique in a slice of its own, nil if there
+// Quota returns how many bytes may be kept on each node of what the
+// ServiceAccounts of namespace read as agent, 0 if no policy says so.
+func (c Config) Quota(agent, namespace string) int64 {
+	return c.Rules[agent].Namespaces[namespace].Quota
+}
+
+// Secrets says whether Secrets that ServiceAccounts of namespace read as agent
+// may be kept on the disk. namespace is that of the caller, not of the Secret.
+func (c Config) Secrets(agent, namespace string) Secrets {
+	if c.Rules[agent].Namespaces[namespace].Secrets == DenySecrets {
+		return DenySecrets
+	}
+	return CacheSecrets
+}
+
+// Equal reports whether both list the same agents with the same rules.
+func (c Config) Equal(other Config) bool {
+	a, b := c.canonical(), other.canonical()
+	return a.All == b.All && slices.Equal(a.Agents, b.Agents) && maps.EqualFunc(a.Rules, b.Rules, func(a, b Rule) bool {
+		return a.ClusterWide == b.ClusterWide && maps.Equal(a.Namespaces, b.Namespaces)
+	})
+}
+
+// text is the canonical values of cache_agents and policies.
+func (c Config) text() (agents, rules string) {
+	c = c.canonical()
+	if c.All {
+		c.Agents = slices.Insert(c.Agents, 0, AllAgents)
+	}
+	return strings.Join(c.Agents, ","), formatRules(c.Rules)
+}
+
+// canonical returns what Parse returns for the same configuration.
+func (c Config) canonical() Config {
+	c.Agents = sorted(c.Agents)
+	c.Rules = canonicalRules(c)
+	return c
+}
+
+// sorted returns agents sorted and unique in a slice of its own, nil if there
 // are none.
-func canonical(agents []string) []string {
+func sorted(agents []string) []string {
 	if len(agents) == 0 {
 		return nil
 	}
-	sorted := slices.Clone(agents)
-	slices.Sort(sorted)
-	return slices.Compact(sorted)
+	list := slices.Clone(agents)
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // quote shows the beginning of an entry, with everything unprintable escaped.

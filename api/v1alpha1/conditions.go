@@ -17,6 +17,10 @@ const (
 	// ConditionConfigApplied is True when every agent of the policy is in
 	// kube-system/edge-hub-cfg.
 	ConditionConfigApplied = "ConfigApplied"
+	// ConditionAsWritten is True when quota and secrets are in force as the policy
+	// says and no other policy of its namespace says otherwise. When it is False
+	// the message says what is in force; the policy can be Ready all the same.
+	ConditionAsWritten = "AsWritten"
 	// ConditionRestartsComplete is True when every matched Pod has started after
 	// its agents were applied, or no restarts are wanted.
 	ConditionRestartsComplete = "RestartsComplete"
@@ -35,6 +39,27 @@ const (
 	// is no agent. The operator leaves the ConfigMap alone until the entry is
 	// mended, and so does every edge-hub. (False, and Stalled)
 	ReasonConfigMapMalformed = "ConfigMapMalformed"
+	// ReasonAgentNotAllowed: the policy names an agent that only the platform may
+	// choose, or that is none, which a validation older than this one let pass.
+	// The policy's other agents are applied. (False, and Stalled)
+	ReasonAgentNotAllowed = "AgentNotAllowed"
+	// ReasonTooManyAgents: the policies of the namespace, or all policies together,
+	// name more agents than the ConfigMap has room for; those of the newest
+	// policies are left out. (False, and Stalled)
+	ReasonTooManyAgents = "TooManyAgents"
+)
+
+// Reasons of AsWritten.
+const (
+	// ReasonAsWritten: quota and secrets are in force as written. (True)
+	ReasonAsWritten = "AsWritten"
+	// ReasonQuotaCapped: the quota is above what the platform allows, which is in
+	// force. (False)
+	ReasonQuotaCapped = "QuotaCapped"
+	// ReasonPoliciesDiffer: another policy of the namespace names the same agent
+	// with another quota or secrets. The larger quota is in force, and Deny if any
+	// of them says so. (False)
+	ReasonPoliciesDiffer = "PoliciesDiffer"
 )
 
 // Reasons of RestartsComplete; when it is False, also of Ready.

@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
@@ -21,6 +22,9 @@ import (
 // +kubebuilder:printcolumn:name="Strategy",type=string,priority=1,JSONPath=`.spec.restart.strategy`,description="How Pods are restarted"
 // +kubebuilder:printcolumn:name="Unavailable",type=integer,priority=1,JSONPath=`.status.pods.unavailable`,description="Pods that are wanted and not ready"
 // +kubebuilder:printcolumn:name="Max Unavailable",type=string,priority=1,JSONPath=`.spec.restart.maxUnavailable`,description="Pods that may be unavailable during restarts"
+// +kubebuilder:printcolumn:name="Quota",type=string,priority=1,JSONPath=`.spec.quota`,description="Bytes each agent may keep on each node"
+// +kubebuilder:printcolumn:name="Secrets",type=string,priority=1,JSONPath=`.spec.secrets`,description="Whether Secrets are kept on nodes"
+// +kubebuilder:printcolumn:name="As Written",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="AsWritten")].status`,description="False when quota or secrets in force are not those of this policy"
 // +kubebuilder:printcolumn:name="Stalled",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Stalled")].status`,description="True when a person has to act"
 type EdgeHubPolicy struct {
 	metav1.TypeMeta `json:",inline"`
@@ -55,8 +59,8 @@ type EdgeHubPolicySpec struct {
 	// "edge-app/v1.18.8 (linux/amd64)". Unless a program chose another one, its
 	// User-Agent begins with the name of its binary; the log of edge-hub shows it
 	// at the beginning of each line about a request. An agent is cached on every
-	// edge node, whichever namespace asked for it. kubelet, kube-proxy, coredns,
-	// flanneld and edge-hub are always cached and need no policy.
+	// edge node, for ServiceAccounts of this namespace only. kubelet, kube-proxy,
+	// coredns, flanneld and edge-hub are always cached and need no policy.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=32
@@ -71,8 +75,23 @@ type EdgeHubPolicySpec struct {
 	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[ -~]*$')",message="must be printable ASCII on one line: write the User-Agent exactly as the program sends it"
 	// +kubebuilder:validation:items:XValidation:rule="!self.startsWith(' ') && !self.endsWith(' ')",message="must not begin or end with a space: remove it"
 	// +kubebuilder:validation:items:XValidation:rule="!self.contains('*')",message="must not contain '*': write each agent in full. To cache every agent is a choice for the whole platform: write '*' into cache_agents of ConfigMap kube-system/edge-hub-cfg by hand"
-	// +kubebuilder:validation:items:XValidation:rule="!(self in ['kubelet', 'kube-proxy', 'coredns', 'flanneld', 'edge-hub'])",message="is always cached on every edge node: remove it from the list"
+	// +kubebuilder:validation:items:XValidation:rule="!(self in ['kubelet', 'kube-proxy', 'coredns', 'flanneld', 'edge-hub'])",message="is always cached on every edge node: remove it from the list. What the platform's own programs need is a choice for the whole platform: an administrator writes it into cache_agents of ConfigMap kube-system/edge-hub-cfg by hand"
 	CacheAgents []string `json:"cacheAgents"`
+
+	// quota is how many bytes of each node's disk each agent's cache may take for
+	// the ServiceAccounts of this namespace, at least 1Mi. When it is more than the
+	// platform allows, what the platform allows holds. When it is absent it is
+	// left to edge-hub on each node.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1048576 : (isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Mi')) >= 0)",message="must be a number of bytes of at least 1Mi: write for example 100Mi"
+	Quota *resource.Quantity `json:"quota,omitempty"`
+
+	// secrets is Cache, which keeps the Secrets these programs read like all else,
+	// or Deny, which keeps Secrets that ServiceAccounts of this namespace read off
+	// every node's disk; then they can't be read while the cloud is out of reach.
+	// +optional
+	// +kubebuilder:default=Cache
+	Secrets SecretCaching `json:"secrets,omitempty"`
 
 	// podSelector selects the Pods of this namespace that run the programs. They
 	// are restarted once when an agent is newly cached. When it is absent nothing
@@ -91,6 +110,18 @@ type EdgeHubPolicySpec struct {
 	// +kubebuilder:default={}
 	Restart RestartSpec `json:"restart,omitempty"`
 }
+
+// SecretCaching says whether Secrets may be kept on a node's disk.
+// +kubebuilder:validation:Enum=Cache;Deny
+type SecretCaching string
+
+// What may become of Secrets.
+const (
+	// CacheSecrets keeps Secrets like every other resource.
+	CacheSecrets SecretCaching = "Cache"
+	// DenySecrets keeps Secrets off the disk.
+	DenySecrets SecretCaching = "Deny"
+)
 
 // RestartStrategy is a way to restart Pods.
 // +kubebuilder:validation:Enum=RollingRestart;Never
@@ -143,7 +174,7 @@ type EdgeHubPolicyStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Ready, Reconciling, Stalled, ConfigApplied and
+	// conditions are Ready, Reconciling, Stalled, ConfigApplied, AsWritten and
 	// RestartsComplete.
 	// +optional
 	// +listType=map
@@ -151,7 +182,8 @@ type EdgeHubPolicyStatus struct {
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// agents are the agents of this policy that are in kube-system/edge-hub-cfg.
+	// agents are the agents of this policy that kube-system/edge-hub-cfg lists for
+	// this namespace.
 	// +optional
 	// +listType=map
 	// +listMapKey=name
@@ -175,8 +207,8 @@ type AgentStatus struct {
 	// +kubebuilder:validation:MaxLength=128
 	Name string `json:"name"`
 
-	// appliedTime is when cache_agents last changed before the agent was first
-	// seen in it. Pods created before, or within the seconds edge-hub takes to
+	// appliedTime is when the configuration last changed before the agent was
+	// first seen in it. Pods created before, or within the seconds edge-hub takes to
 	// read the change, have to be restarted.
 	// +required
 	AppliedTime metav1.Time `json:"appliedTime"`

@@ -118,6 +118,19 @@ func TestRefused(t *testing.T) {
 		{`spec: {cacheAgents: [a], podSelector: {matchExpressions: [{key: a, operator: In, values: [b, "-c"]}]}}`, "spec.podSelector.matchExpressions[0].values[1]", "must be a label value"},
 		{`spec: {cacheAgents: [a], nodeSelector: {matchLabels: {a: "x y"}}}`, "spec.nodeSelector.matchLabels", "each value must be a label value"},
 
+		{`spec: {cacheAgents: [a], quota: 0}`, "spec.quota", "must be a number of bytes of at least 1Mi: write for example 100Mi"},
+		{`spec: {cacheAgents: [a], quota: 100}`, "spec.quota", "must be a number of bytes of at least 1Mi"},
+		{`spec: {cacheAgents: [a], quota: -1}`, "spec.quota", "must be a number of bytes of at least 1Mi"},
+		{`spec: {cacheAgents: [a], quota: 1048575}`, "spec.quota", "must be a number of bytes of at least 1Mi"},
+		{`spec: {cacheAgents: [a], quota: "1048575"}`, "spec.quota", "must be a number of bytes of at least 1Mi"},
+		{`spec: {cacheAgents: [a], quota: 100m}`, "spec.quota", "must be a number of bytes of at least 1Mi"},
+		{`spec: {cacheAgents: [a], quota: -1Gi}`, "spec.quota", "must be a number of bytes of at least 1Mi"},
+		{`spec: {cacheAgents: [a], quota: much}`, "spec.quota", "should match"},
+		{`spec: {cacheAgents: [a], quota: 100MB}`, "spec.quota", "should match"},
+		{`spec: {cacheAgents: [a], quota: 1.5}`, "spec.quota", "must be of type integer,string"},
+		{`spec: {cacheAgents: [a], secrets: deny}`, "spec.secrets", `supported values: "Cache", "Deny"`},
+		{`spec: {cacheAgents: [a], secrets: ""}`, "spec.secrets", `supported values: "Cache", "Deny"`},
+
 		{`spec: {cacheAgents: [a], restart: {strategy: Always}}`, "spec.restart.strategy", `supported values: "RollingRestart", "Never"`},
 		{`spec: {cacheAgents: [a], restart: {maxUnavailable: 0}}`, "spec.restart.maxUnavailable", "must be a number above 0, or a percentage from '1%' to '100%': write"},
 		{`spec: {cacheAgents: [a], restart: {maxUnavailable: -1}}`, "spec.restart.maxUnavailable", "must be a number above 0"},
@@ -154,7 +167,7 @@ func many(n int, format string) string {
 func TestReservedAgentsAreRefused(t *testing.T) {
 	for _, agent := range hubconfig.AlwaysCached() {
 		_, err := create(t, "spec: {cacheAgents: ["+agent+"]}")
-		if err == nil || !strings.Contains(err.Error(), "is always cached on every edge node: remove it from the list") {
+		if err == nil || !strings.Contains(err.Error(), "is always cached on every edge node: remove it from the list. What the platform's own programs need is a choice for the whole platform: an administrator writes it into cache_agents of ConfigMap kube-system/edge-hub-cfg by hand") {
 			t.Errorf("%s: %v", agent, err)
 		}
 	}
@@ -170,6 +183,11 @@ func TestAccepted(t *testing.T) {
 		`spec: {cacheAgents: [a], podSelector: {matchLabels: {example.com/app: "", b: c_d.e-f}}}`,
 		`spec: {cacheAgents: [a], podSelector: {matchExpressions: [{key: a, operator: In, values: [b, ""]}, {key: c, operator: DoesNotExist}]}}`,
 		`spec: {cacheAgents: [a], nodeSelector: {matchLabels: {node-role.kubernetes.io/edge: ""}}}`,
+		`spec: {cacheAgents: [a], quota: 1Mi}`,
+		`spec: {cacheAgents: [a], quota: 1048576}`,
+		`spec: {cacheAgents: [a], quota: 1.5Gi}`,
+		`spec: {cacheAgents: [a], quota: 100M, secrets: Cache}`,
+		`spec: {cacheAgents: [a], quota: "1e30", secrets: Deny}`,
 		`spec: {cacheAgents: [a], restart: {strategy: Never}}`,
 		`spec: {cacheAgents: [a], restart: {maxUnavailable: 1}}`,
 		`spec: {cacheAgents: [a], restart: {maxUnavailable: 1%}}`,
@@ -215,6 +233,8 @@ func TestDefaults(t *testing.T) {
 		g.Expect(policy.Spec.Restart.MaxUnavailable.IntValue()).To(Equal(1))
 		g.Expect(policy.Spec.Restart.MinReadySeconds).To(BeZero())
 		g.Expect(policy.Spec.Restart.Paused).To(BeFalse())
+		g.Expect(policy.Spec.Quota).To(BeNil())
+		g.Expect(policy.Spec.Secrets).To(Equal(v1alpha1.CacheSecrets))
 	}
 }
 
@@ -251,7 +271,8 @@ func TestWhatPeopleSee(t *testing.T) {
 	}
 	kubectl("apply", "-k", "../../config/samples")
 	table := kubectl("get", "ehp", "-o", "wide")
-	g.Expect(strings.Fields(table)).To(ContainElements("NAME", "AGENTS", "READY", "RESTARTED", "STATUS", "AGE", "REASON", "STRATEGY", "STALLED"))
+	g.Expect(strings.Fields(table)).To(ContainElements("NAME", "AGENTS", "READY", "RESTARTED", "STATUS", "AGE", "REASON", "STRATEGY", "QUOTA", "SECRETS", "WRITTEN", "STALLED"))
+	g.Expect(table).To(MatchRegexp(`(?m)^factory .* 200Mi +Deny`))
 	g.Expect(table).To(ContainSubstring(`["edge-app"]`))
 	g.Expect(kubectl("get", "edgehub", "-o", "name")).To(ContainSubstring("edgehubpolicy.edgehub.io/factory"))
 	g.Expect(kubectl("explain", "ehp.spec.cacheAgents")).To(ContainSubstring("User-Agent header up to its first"))

@@ -93,6 +93,11 @@ func (in *EdgeHubPolicySpec) DeepCopyInto(out *EdgeHubPolicySpec) {
 		*out = make([]string, len(*in))
 		copy(*out, *in)
 	}
+	if in.Quota != nil {
+		in, out := &in.Quota, &out.Quota
+		x := (*in).DeepCopy()
+		*out = &x
+	}
 	if in.PodSelector != nil {
 		in, out := &in.PodSelector, &out.PodSelector
 		*out = new(LabelSelector)

@@ -13,9 +13,9 @@ import (
 	"github.com/edgehub-io/edge-hub/controllers/rollout"
 )
 
-// maxMessage bounds the part of a message that repeats what others wrote, in
-// bytes.
-const maxMessage = 1024
+// maxMessage bounds the part of a message that repeats what others wrote, and an
+// event's note, of which kube-apiserver takes 1 KiB, in bytes.
+const maxMessage = 1000
 
 // outcome is one of the two things a policy asks for, and how far it is.
 type outcome struct {
@@ -29,12 +29,16 @@ type outcome struct {
 // configOutcome says whether the agents of policy are in the ConfigMap.
 func configOutcome(policy *v1alpha1.EdgeHubPolicy, state hubConfig, err error) outcome {
 	agents := counted(len(policy.Spec.CacheAgents), "agent")
+	refusal, refused := state.tenants.refused(policy)
 	switch {
 	case err != nil:
 		return outcome{reason: v1alpha1.ReasonApplyFailed, message: truncate(err.Error())}
 	case state.malformed != nil:
 		return outcome{reason: v1alpha1.ReasonConfigMapMalformed, stalled: true, message: fmt.Sprintf(
 			"correct ConfigMap %s by hand, it is left alone until then: %s", configMapKey, oneLine(state.malformed))}
+	case refusal != "":
+		return outcome{reason: refusal, stalled: true, message: fmt.Sprintf(
+			"%d of %s in %s: %s", len(policy.Status.Agents), agents, configMapKey, refused)}
 	case len(policy.Status.Agents) < len(policy.Spec.CacheAgents):
 		return outcome{reason: v1alpha1.ReasonApplying, message: fmt.Sprintf(
 			"%d of %s in %s", len(policy.Status.Agents), agents, configMapKey)}
@@ -42,23 +46,20 @@ func configOutcome(policy *v1alpha1.EdgeHubPolicy, state hubConfig, err error) o
 	return outcome{done: true, reason: v1alpha1.ReasonApplied, message: fmt.Sprintf("%s in %s", agents, configMapKey)}
 }
 
-// observeAgents returns the agents of policy that state lists, with the time of
-// their first appearance. While the ConfigMap is malformed the hubs keep what
-// they had, and so does the status.
+// observeAgents returns the agents of policy that state admits for its namespace,
+// with the time of their first appearance. While the ConfigMap is malformed the
+// hubs keep what they had, and so does the status.
 func observeAgents(policy *v1alpha1.EdgeHubPolicy, state hubConfig) []v1alpha1.AgentStatus {
 	applied := map[string]metav1.Time{}
 	for _, status := range policy.Status.Agents {
 		applied[status.Name] = status.AppliedTime
 	}
-	listed := map[string]bool{}
-	for _, agent := range state.config.Agents {
-		listed[agent] = true
-	}
 	var agents []v1alpha1.AgentStatus
 	for _, agent := range policy.Spec.CacheAgents {
 		since, found := applied[agent]
-		switch {
-		case state.malformed != nil && !found, state.malformed == nil && !listed[agent]:
+		claimed := len(state.tenants.claims[place{agent, policy.Namespace}]) > 0
+		switch admitted := state.config.Admits(agent, policy.Namespace); {
+		case !claimed, state.malformed != nil && !found, state.malformed == nil && !admitted:
 			continue
 		case !found:
 			since = state.changed
@@ -119,16 +120,21 @@ func waitingForConfig() outcome {
 	return outcome{reason: v1alpha1.ReasonWaitingForConfig, message: "Pods are restarted once every agent is in " + configMapKey.String()}
 }
 
-// setConditions sets all conditions of policy from both outcomes.
+// setCondition sets one condition of policy.
+func setCondition(policy *v1alpha1.EdgeHubPolicy, kind string, status bool, reason, message string) {
+	condition := metav1.Condition{
+		Type: kind, Status: metav1.ConditionFalse, ObservedGeneration: policy.Generation, Reason: reason, Message: message,
+	}
+	if status {
+		condition.Status = metav1.ConditionTrue
+	}
+	meta.SetStatusCondition(&policy.Status.Conditions, condition)
+}
+
+// setConditions sets the conditions of policy that follow from both outcomes.
 func setConditions(policy *v1alpha1.EdgeHubPolicy, config, restarts outcome) {
 	set := func(kind string, status bool, reason, message string) {
-		condition := metav1.Condition{
-			Type: kind, Status: metav1.ConditionFalse, ObservedGeneration: policy.Generation, Reason: reason, Message: message,
-		}
-		if status {
-			condition.Status = metav1.ConditionTrue
-		}
-		meta.SetStatusCondition(&policy.Status.Conditions, condition)
+		setCondition(policy, kind, status, reason, message)
 	}
 	set(v1alpha1.ConditionConfigApplied, config.done, config.reason, config.message)
 	set(v1alpha1.ConditionRestartsComplete, restarts.done, restarts.reason, restarts.message)

@@ -28,10 +28,16 @@ var configMapKey = client.ObjectKey{Namespace: hubconfig.Namespace, Name: hubcon
 // hubConfig is what the ConfigMap says after the operator had its turn.
 type hubConfig struct {
 	config hubconfig.Config
-	// changed is when cache_agents last changed, by the clock of kube-apiserver.
+	// tenants is what all policies ask for.
+	tenants tenants
+	// changed is when cache_agents or policies last changed, by the clock of
+	// kube-apiserver.
 	changed metav1.Time
-	// malformed is why the ConfigMap cannot be read, nil if it can.
+	// malformed is why cache_agents cannot be read, nil if it can.
 	malformed error
+	// damaged is true if the key policies cannot be read. Unlike cache_agents it
+	// is not shared with people, so it is written anew.
+	damaged bool
 	// settled is false if the operator's turn is not over: somebody else wrote
 	// the ConfigMap at the same time, or agents have to wait.
 	settled bool
@@ -52,17 +58,18 @@ func (r *Reconciler) applyConfig(ctx context.Context) (hubConfig, error) {
 		return hubConfig{}, fmt.Errorf("get ConfigMap %s: %w", configMapKey, err)
 	}
 	state := readConfigMap(current, r.now())
+	state.tenants = newTenants(policies.Items, r.maxQuota)
 	if state.malformed != nil {
 		return state, nil
 	}
-	wanted, waiting := wantedAgents(policies.Items, state.config)
+	waiting := waitingPlaces(state.tenants.claims, state.config)
 	annotated := sets.New[string]()
 	if current != nil {
 		annotated = parseAnnotation(current.Annotations[AnnotationPolicyAgents])
 	}
 	state.settled = waiting.Len() == 0
-	want := merge(state.config, annotated, wanted, waiting)
-	if !want.changed {
+	want := merge(state.config, annotated, state.tenants.rules(), waiting)
+	if !want.changed && !state.damaged {
 		return state, nil
 	}
 	written, err := r.writeConfigMap(ctx, current, want)
@@ -76,10 +83,9 @@ func (r *Reconciler) applyConfig(ctx context.Context) (hubConfig, error) {
 	}
 	log.FromContext(ctx).Info("Applied ConfigMap", "configMap", configMapKey, "agents", want.config.Agents,
 		"policyAgents", want.policyAgents, "hash", hubconfig.Hash(want.config))
-	settled := state.settled
-	state = readConfigMap(written, r.now())
-	state.settled = settled
-	return state, nil
+	after := readConfigMap(written, r.now())
+	after.tenants, after.settled = state.tenants, state.settled
+	return after, nil
 }
 
 func (r *Reconciler) getConfigMap(ctx context.Context) (*corev1.ConfigMap, error) {
@@ -98,7 +104,12 @@ func (r *Reconciler) writeConfigMap(ctx context.Context, current *corev1.ConfigM
 	object.SetNamespace(configMapKey.Namespace)
 	object.SetName(configMapKey.Name)
 	object.SetAnnotations(map[string]string{AnnotationPolicyAgents: formatAnnotation(want.policyAgents)})
-	if err := unstructured.SetNestedStringMap(object.Object, hubconfig.Format(want.config), "data"); err != nil {
+	data := hubconfig.Format(want.config)
+	if current != nil && data[hubconfig.KeyPolicies] == "" && current.Data[hubconfig.KeyPolicies] != "" {
+		// A key that is left out stays if a person wrote it.
+		data[hubconfig.KeyPolicies] = ""
+	}
+	if err := unstructured.SetNestedStringMap(object.Object, data, "data"); err != nil {
 		return nil, fmt.Errorf("set data: %w", err)
 	}
 	options := []client.ApplyOption{client.FieldOwner(FieldOwner)}
@@ -121,24 +132,30 @@ func readConfigMap(object *corev1.ConfigMap, now time.Time) hubConfig {
 	if object == nil {
 		return hubConfig{}
 	}
-	config, err := hubconfig.Parse(object.Data)
-	return hubConfig{config: config, changed: lastChange(object, now), malformed: err, settled: true}
+	state := hubConfig{changed: lastChange(object, now), settled: true}
+	if state.config, state.malformed = hubconfig.Parse(object.Data); state.malformed != nil {
+		agents := map[string]string{hubconfig.KeyCacheAgents: object.Data[hubconfig.KeyCacheAgents]}
+		if config, err := hubconfig.Parse(agents); err == nil {
+			state.config, state.malformed, state.damaged = config, nil, true
+		}
+	}
+	return state
 }
 
-// lastChange returns when cache_agents of object last changed: the latest time
-// at which a field manager changed a field and owns cache_agents. It is an upper
-// bound, since the manager may have changed another field, and never in the
-// future of kube-apiserver, whose clock Pods are stamped with. Without any
+// lastChange returns when cache_agents or policies of object last changed: the
+// latest time at which a field manager changed a field and owns one of them. It
+// is an upper bound, since the manager may have changed another field, and never
+// in the future of kube-apiserver, whose clock Pods are stamped with. Without any
 // manager it is now.
 func lastChange(object *corev1.ConfigMap, now time.Time) metav1.Time {
 	var latest metav1.Time
-	field := fieldpath.MakePathOrDie("data", hubconfig.KeyCacheAgents)
+	agents, policies := fieldpath.MakePathOrDie("data", hubconfig.KeyCacheAgents), fieldpath.MakePathOrDie("data", hubconfig.KeyPolicies)
 	for _, entry := range object.ManagedFields {
 		if entry.FieldsV1 == nil || entry.Time == nil || !latest.Before(entry.Time) {
 			continue
 		}
 		var owned fieldpath.Set
-		if err := owned.FromJSON(entry.FieldsV1.GetRawReader()); err != nil || !owned.Has(field) {
+		if err := owned.FromJSON(entry.FieldsV1.GetRawReader()); err != nil || !owned.Has(agents) && !owned.Has(policies) {
 			continue
 		}
 		latest = *entry.Time

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -50,12 +51,16 @@ type Reconciler struct {
 	restarter *rollout.Restarter
 	recorder  events.EventRecorder
 	now       func() time.Time
+	maxQuota  resource.Quantity
 }
 
 // NewReconciler returns a Reconciler. cached reads through a cache; live reads
-// from kube-apiserver.
-func NewReconciler(cached client.Client, live client.Reader, recorder events.EventRecorder, now func() time.Time) *Reconciler {
-	return &Reconciler{client: cached, restarter: rollout.NewRestarter(cached, live, now), recorder: recorder, now: now}
+// from kube-apiserver. maxQuota is the largest quota of a policy, see
+// [DefaultMaxQuota]; it must not be below [MinQuota].
+func NewReconciler(cached client.Client, live client.Reader, recorder events.EventRecorder, now func() time.Time, maxQuota resource.Quantity) *Reconciler {
+	return &Reconciler{
+		client: cached, restarter: rollout.NewRestarter(cached, live, now), recorder: recorder, now: now, maxQuota: maxQuota,
+	}
 }
 
 // Reconcile implements reconcile.Reconciler. The request may name no policy: the
@@ -97,6 +102,10 @@ func (r *Reconciler) reconcile(ctx context.Context, policy *v1alpha1.EdgeHubPoli
 		policy.Status.Agents = observeAgents(policy, state)
 	}
 	config := configOutcome(policy, state, applyErr)
+	if state.tenants.known() {
+		asWritten := state.tenants.asWritten(policy)
+		setCondition(policy, v1alpha1.ConditionAsWritten, asWritten.done, asWritten.reason, asWritten.message)
+	}
 	if policy.Spec.PodSelector == nil {
 		policy.Status.Pods, policy.Status.Restarted = nil, ""
 	}
@@ -165,23 +174,32 @@ func (r *Reconciler) patchStatus(ctx context.Context, before, policy *v1alpha1.E
 		// A policy that was deleted meanwhile needs no status.
 		return client.IgnoreNotFound(fmt.Errorf("patch status of EdgeHubPolicy: %w", err))
 	}
-	for _, kind := range []string{v1alpha1.ConditionConfigApplied, v1alpha1.ConditionRestartsComplete} {
+	for _, kind := range []string{v1alpha1.ConditionConfigApplied, v1alpha1.ConditionAsWritten, v1alpha1.ConditionRestartsComplete} {
 		r.announce(policy, meta.FindStatusCondition(before.Status.Conditions, kind), meta.FindStatusCondition(policy.Status.Conditions, kind))
 	}
 	return nil
 }
 
 // quiet are reasons without news: the same is said by another condition.
-var quiet = map[string]bool{v1alpha1.ReasonNotRequested: true, v1alpha1.ReasonWaitingForConfig: true, v1alpha1.ReasonApplying: true}
+var quiet = map[string]bool{
+	v1alpha1.ReasonApplying:         true,
+	v1alpha1.ReasonAsWritten:        true,
+	v1alpha1.ReasonNotRequested:     true,
+	v1alpha1.ReasonWaitingForConfig: true,
+}
 
 // warnings are reasons a person wants to know of.
 var warnings = map[string]bool{
+	v1alpha1.ReasonAgentNotAllowed:    true,
 	v1alpha1.ReasonApplyFailed:        true,
 	v1alpha1.ReasonConfigMapMalformed: true,
 	v1alpha1.ReasonDisruptionBudget:   true,
 	v1alpha1.ReasonNodesUnreachable:   true,
 	v1alpha1.ReasonPodsNeedAttention:  true,
+	v1alpha1.ReasonPoliciesDiffer:     true,
+	v1alpha1.ReasonQuotaCapped:        true,
 	v1alpha1.ReasonRestartFailed:      true,
+	v1alpha1.ReasonTooManyAgents:      true,
 }
 
 // announce writes an event if a condition changed its status or reason.
@@ -196,7 +214,7 @@ func (r *Reconciler) announce(policy *v1alpha1.EdgeHubPolicy, before, after *met
 	if warnings[after.Reason] {
 		kind = corev1.EventTypeWarning
 	}
-	r.recorder.Eventf(policy, nil, kind, after.Reason, "Reconcile", "%s", after.Message)
+	r.recorder.Eventf(policy, nil, kind, after.Reason, "Reconcile", "%s", truncate(after.Message))
 }
 
 // unsettled is the result for a request that is about the ConfigMap only.

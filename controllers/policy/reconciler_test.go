@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -20,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
+	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
 	"github.com/edgehub-io/edge-hub/test/cluster"
 )
@@ -91,7 +94,7 @@ func newEnv(t *testing.T) *env {
 			return c.SubResource(sub).Patch(ctx, object, patch, options...)
 		},
 	})
-	e.reconciler = NewReconciler(wrapped, wrapped, e.events, func() time.Time { return e.clock })
+	e.reconciler = NewReconciler(wrapped, wrapped, e.events, func() time.Time { return e.clock }, DefaultMaxQuota)
 	t.Cleanup(func() {
 		ctx := context.Background()
 		if err := e.client.DeleteAllOf(ctx, &v1alpha1.EdgeHubPolicy{}, client.InNamespace("default")); err != nil {
@@ -211,7 +214,7 @@ func TestAgentsComeAndGo(t *testing.T) {
 	e.delete("one")
 	e.Expect(e.agents()).To(Equal("b,c"), "b is still in a policy")
 	e.delete("two")
-	e.Expect(e.configMap().Data).To(Equal(map[string]string{"cache_agents": ""}))
+	e.Expect(e.configMap().Data).To(Equal(map[string]string{"cache_agents": "", "policies": ""}))
 }
 
 func TestAgentsByHandStay(t *testing.T) {
@@ -267,7 +270,7 @@ func TestSecondReconcileWritesNothing(t *testing.T) {
 	e.Expect(e.announced()).To(BeEmpty())
 
 	// An operator that starts anew has nothing to do either.
-	e.reconciler = NewReconciler(e.reconciler.client, e.reconciler.client, e.events, e.reconciler.now)
+	e.reconciler = NewReconciler(e.reconciler.client, e.reconciler.client, e.events, e.reconciler.now, DefaultMaxQuota)
 	e.reconcile("one")
 	e.Expect(e.writes).To(BeEmpty())
 }
@@ -365,7 +368,7 @@ func TestApplyFailureIsReported(t *testing.T) {
 			return apierrors.NewForbidden(corev1.Resource("configmaps"), configMapKey.Name, nil)
 		},
 	})
-	e.reconciler = NewReconciler(broken, broken, e.events, time.Now)
+	e.reconciler = NewReconciler(broken, broken, e.events, time.Now, DefaultMaxQuota)
 	policy, _, err := e.tryReconcile("one")
 	e.Expect(err).To(MatchError(ContainSubstring("forbidden")), "so that it is retried")
 	e.expectCondition(policy, "ConfigApplied", "False", "ApplyFailed")
@@ -412,4 +415,225 @@ func TestPodsThatNothingReplacesNeedAttention(t *testing.T) {
 	e.Eventually(func() error { return e.client.Get(t.Context(), client.ObjectKeyFromObject(pod), pod) }).ShouldNot(Succeed())
 	policy = e.reconcile("one")
 	e.expectCondition(policy, "Ready", "True", "Ready")
+}
+
+// createAsked makes a policy in a namespace with a quota and secrets.
+func (e *env) createAsked(key, agents, quota string, secrets v1alpha1.SecretCaching) *v1alpha1.EdgeHubPolicy {
+	e.t.Helper()
+	policy := ask(key, agents, quota, secrets)
+	if policy.Namespace != "default" {
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: policy.Namespace}}
+		e.Expect(client.IgnoreAlreadyExists(e.client.Create(e.t.Context(), namespace))).To(Succeed())
+		e.t.Cleanup(func() {
+			e.Expect(e.client.DeleteAllOf(context.Background(), &v1alpha1.EdgeHubPolicy{}, client.InNamespace(policy.Namespace))).To(Succeed())
+		})
+	}
+	e.Expect(e.client.Create(e.t.Context(), &policy)).To(Succeed())
+	return &policy
+}
+
+// config is what a hub reads.
+func (e *env) config() hubconfig.Config {
+	e.t.Helper()
+	config, err := hubconfig.Parse(e.configMap().Data)
+	e.Expect(err).NotTo(HaveOccurred())
+	return config
+}
+
+func TestAPolicyIsForItsNamespaceOnly(t *testing.T) {
+	e := newEnv(t)
+	e.byHand("hand")
+	e.createAsked("default/one", "app hand", "100Mi", v1alpha1.DenySecrets)
+	e.reconcile("one")
+	config := e.config()
+	e.Expect(config.Admits("app", "default")).To(BeTrue())
+	e.Expect(config.Admits("app", "till")).To(BeFalse())
+	e.Expect(config.Admits("app", "")).To(BeFalse())
+	e.Expect(config.Admits("hand", "till")).To(BeTrue(), "a person listed it")
+	e.Expect(config.Secrets("hand", "till")).To(Equal(hubconfig.CacheSecrets))
+	e.Expect(config.Secrets("hand", "default")).To(Equal(hubconfig.DenySecrets))
+	e.Expect(config.Quota("app", "default")).To(Equal(int64(100 << 20)))
+
+	e.createAsked("till/two", "app", "", v1alpha1.CacheSecrets)
+	e.reconcile("one")
+	config = e.config()
+	e.Expect(e.agents()).To(Equal("app,hand"))
+	e.Expect(config.Admits("app", "till")).To(BeTrue())
+	e.Expect(config.Secrets("app", "till")).To(Equal(hubconfig.CacheSecrets), "another tenant's Secrets are its own choice")
+	e.Expect(config.Quota("app", "till")).To(BeZero())
+
+	e.delete("one")
+	config = e.config()
+	e.Expect(config.Admits("app", "default")).To(BeFalse())
+	e.Expect(config.Admits("app", "till")).To(BeTrue())
+	e.Expect(config.Admits("hand", "")).To(BeTrue())
+}
+
+// TestANewNamespaceHasItsOwnAppliedTime shows that an agent which is listed for
+// another namespace is new for this one, whose Pods have to be restarted.
+func TestANewNamespaceHasItsOwnAppliedTime(t *testing.T) {
+	e := newEnv(t)
+	e.createAsked("till/two", "app", "", "")
+	e.reconcile("none")
+	before := lastChange(e.configMap(), time.Now())
+	time.Sleep(time.Until(before.Add(1100 * time.Millisecond))) // times have whole seconds
+	e.create("one", "app")
+	policy := e.reconcile("one")
+	e.Expect(e.agents()).To(Equal("app"), "nothing new there")
+	e.Expect(policy.Status.Agents).To(HaveLen(1))
+	e.Expect(policy.Status.Agents[0].AppliedTime.After(before.Time)).To(BeTrue())
+}
+
+// TestTheFirstRulesRestartNothing shows that a ConfigMap of an operator without
+// rules gets them, and that Pods which are cached already stay as they are.
+func TestTheFirstRulesRestartNothing(t *testing.T) {
+	e := newEnv(t)
+	policy := e.create("one", "app")
+	since := metav1.NewTime(time.Now().Add(-time.Hour).Truncate(time.Second))
+	policy.Status.Agents = []v1alpha1.AgentStatus{{Name: "app", AppliedTime: since}}
+	e.Expect(e.client.Status().Update(t.Context(), policy)).To(Succeed())
+	object := configMapObject("app")
+	object.Annotations = map[string]string{AnnotationPolicyAgents: "app"}
+	e.Expect(e.client.Create(t.Context(), object, client.FieldOwner(FieldOwner))).To(Succeed())
+
+	policy = e.reconcile("one")
+	e.Expect(e.config().Admits("app", "till")).To(BeFalse())
+	e.Expect(e.config().Admits("app", "default")).To(BeTrue())
+	e.Expect(policy.Status.Agents).To(HaveLen(1))
+	e.Expect(policy.Status.Agents[0].AppliedTime.Time).To(BeTemporally("==", since.Time))
+}
+
+func TestNamespaceRemovedByHandReturns(t *testing.T) {
+	e := newEnv(t)
+	e.createAsked("till/two", "app", "", "")
+	e.create("one", "app")
+	first := e.reconcile("one").Status.Agents[0].AppliedTime
+	time.Sleep(time.Until(first.Add(1100 * time.Millisecond))) // times have whole seconds
+	e.policiesByHand(`{"app": {"namespaces": {"till": {}}}}`)
+	e.Expect(e.reconcile("one").Status.Agents).To(BeEmpty(), "the hubs dropped its data")
+	applied := e.reconcile("one").Status.Agents
+	e.Expect(applied).To(HaveLen(1))
+	e.Expect(applied[0].AppliedTime.After(first.Time)).To(BeTrue())
+}
+
+// policiesByHand writes the key policies as a person does.
+func (e *env) policiesByHand(text string) {
+	e.t.Helper()
+	patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"data":{"policies":%q}}`, text))
+	e.Expect(e.client.Patch(e.t.Context(), configMapObject(""), patch, client.FieldOwner("kubectl-edit"))).To(Succeed())
+}
+
+// TestRulesByHandAreMended shows that nobody widens a policy by writing the key
+// that belongs to the operator, and that it is written once.
+func TestRulesByHandAreMended(t *testing.T) {
+	for name, text := range map[string]string{
+		"emptied": "", "malformed": "no JSON", "wider": `{"app": {"clusterWide": true}}`, "of another agent": `{"hand": {"namespaces": {"till": {}}}}`,
+	} {
+		for _, agent := range []string{"app", ""} {
+			t.Run(name+" with policy for "+agent, func(t *testing.T) {
+				e := newEnv(t)
+				e.byHand("hand")
+				if agent != "" {
+					e.create("one", agent)
+				}
+				e.reconcile("one")
+				want := e.config()
+				e.policiesByHand(text)
+				e.writes = nil
+				e.reconcile("one")
+				e.Expect(e.config()).To(Equal(want))
+				e.Expect(want.Admits("hand", "")).To(BeTrue())
+				e.Expect(want.Admits("app", "till")).To(BeFalse())
+				e.writes = nil
+				e.reconcile("one")
+				e.Expect(e.writes).To(BeEmpty())
+			})
+		}
+	}
+}
+
+func TestSettingsThatAreNotAsWritten(t *testing.T) {
+	e := newEnv(t)
+	e.createAsked("default/one", "app", "2Gi", "")
+	policy := e.reconcile("one")
+	e.expectCondition(policy, "AsWritten", "False", "QuotaCapped")
+	e.expectCondition(policy, "Ready", "True", "Ready")
+	e.Expect(e.config().Quota("app", "default")).To(Equal(int64(1 << 30)))
+	e.Expect(e.announced()).To(ConsistOf("Normal Applied 1 agent in kube-system/edge-hub-cfg", "Warning QuotaCapped quota is capped: the platform allows 1Gi, not 2Gi"))
+
+	policy.Spec.Quota = new(resource.MustParse("100Mi"))
+	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+	e.expectCondition(e.reconcile("one"), "AsWritten", "True", "AsWritten")
+	e.Expect(e.announced()).To(BeEmpty())
+
+	e.createAsked("default/two", "app", "50Mi", v1alpha1.DenySecrets)
+	for _, name := range []string{"two", "one"} {
+		policy := e.reconcile(name)
+		e.expectCondition(policy, "AsWritten", "False", "PoliciesDiffer")
+		e.expectCondition(policy, "Ready", "True", "Ready")
+		e.Expect(e.announced()).To(ContainElement(
+			`Warning PoliciesDiffer agent "app": EdgeHubPolicies one, two differ, in force are quota 100Mi, the largest, and secrets Deny`))
+	}
+	e.Expect(e.config().Quota("app", "default")).To(Equal(int64(100 << 20)))
+	e.Expect(e.config().Secrets("app", "default")).To(Equal(hubconfig.DenySecrets))
+	e.writes = nil
+	e.reconcile("one")
+	e.reconcile("two")
+	e.Expect(e.writes).To(BeEmpty())
+
+	e.delete("two")
+	e.expectCondition(e.reconcile("one"), "AsWritten", "True", "AsWritten")
+	e.Expect(e.config().Secrets("app", "default")).To(Equal(hubconfig.CacheSecrets))
+}
+
+// TestPoliciesOlderThanTheValidation makes policies that are refused today, under
+// a CRD without its rules, and shows that the operator refuses them too.
+func TestPoliciesOlderThanTheValidation(t *testing.T) {
+	e := newEnv(t)
+	many := list(strings.Repeat("/", 100) + " " + strings.Repeat("/", 101) + " " + strings.Repeat("/", 102) + " " + strings.Repeat("/", 103) + " " + strings.Repeat("/", 104))
+	e.withoutRules(func() { e.create("one", append(list("good kubelet * a,b"), many...)...) })
+	policy, result, err := e.tryReconcile("one")
+	e.Expect(err).NotTo(HaveOccurred())
+	e.Expect(result).To(Equal(ctrl.Result{}), "no retry: only a person can help")
+	e.Expect(e.agents()).To(Equal("good"))
+	e.Expect(e.config().All).To(BeFalse())
+	e.expectCondition(policy, "Stalled", "True", "AgentNotAllowed")
+	e.expectCondition(policy, "ConfigApplied", "False", "AgentNotAllowed")
+	e.expectCondition(policy, "Ready", "False", "AgentNotAllowed")
+	e.Expect(policy.Status.Agents).To(ConsistOf(HaveField("Name", "good")))
+	e.Expect(policy.Status.ObservedGeneration).To(Equal(policy.Generation))
+	message := meta.FindStatusCondition(policy.Status.Conditions, "Stalled").Message
+	e.Expect(message).To(HavePrefix("1 of 9 agents in kube-system/edge-hub-cfg: remove from cacheAgents: "))
+	e.Expect(message).To(And(ContainSubstring(`agent "kubelet" is always cached`), ContainSubstring(`agent "*" stands for every agent`), ContainSubstring(`agent "a,b" contains a comma`)))
+	announced := e.announced()
+	e.Expect(announced).To(ConsistOf(HavePrefix("Warning AgentNotAllowed ")))
+	e.Expect(len(message)).To(BeNumerically(">", 1024), "for the sake of this test")
+	e.Expect(len(announced[0])-len("Warning AgentNotAllowed ")).To(BeNumerically("<=", 1024), "what kube-apiserver takes")
+
+	e.writes = nil
+	e.reconcile("one")
+	e.Expect(e.writes).To(BeEmpty())
+
+	policy.Spec.CacheAgents = []string{"good"}
+	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+	e.expectCondition(e.reconcile("one"), "Ready", "True", "Ready")
+}
+
+// withoutRules calls f while the validation of policies has no CEL rules.
+func (e *env) withoutRules(f func()) {
+	e.t.Helper()
+	name := "crd/edgehubpolicies.edgehub.io"
+	path := "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/cacheAgents/items/x-kubernetes-validations"
+	e.Expect(controlPlane.Kubectl("patch", name, "--type=json", "-p", `[{"op":"remove","path":"`+path+`"}]`).Run()).To(Succeed())
+	// kube-apiserver takes a new validation up a moment later.
+	taken := func(want bool) {
+		probe := ask("default/probe", "kubelet", "", "")
+		e.Eventually(func() bool { return e.client.Create(e.t.Context(), probe.DeepCopy(), client.DryRunAll) == nil }).WithTimeout(30 * time.Second).Should(Equal(want))
+	}
+	defer func() {
+		e.Expect(controlPlane.Kubectl("apply", "-k", "../../config/crd").Run()).To(Succeed())
+		taken(false)
+	}()
+	taken(true)
+	f()
 }

@@ -2,9 +2,12 @@ package policy
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/util/workqueue"
@@ -47,13 +50,17 @@ func CacheByObject() map[client.Object]cache.ByObject {
 }
 
 // SetupWithManager registers the controller with manager, whose cache needs the
-// options of CacheByObject.
-func SetupWithManager(manager ctrl.Manager) error {
-	reconciler := NewReconciler(manager.GetClient(), manager.GetAPIReader(), manager.GetEventRecorder("edge-hub-operator"), time.Now)
+// options of CacheByObject. maxQuota is the largest quota of a policy.
+func SetupWithManager(manager ctrl.Manager, maxQuota resource.Quantity) error {
+	if maxQuota.Cmp(MinQuota) < 0 {
+		return fmt.Errorf("the largest quota of a policy is %s, it must be at least %s", maxQuota.String(), MinQuota.String())
+	}
+	reconciler := NewReconciler(manager.GetClient(), manager.GetAPIReader(), manager.GetEventRecorder("edge-hub-operator"), time.Now, maxQuota)
 	enqueue := enqueuer{reader: manager.GetClient()}
 	return ctrl.NewControllerManagedBy(manager).
 		Named("edgehubpolicy").
 		For(&v1alpha1.EdgeHubPolicy{}).
+		Watches(&v1alpha1.EdgeHubPolicy{}, handler.EnqueueRequestsFromMapFunc(enqueue.rivals), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(enqueue.everyPolicy)).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(enqueue.policiesOfPod), onChange(rollout.PodChanged)).
 		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(enqueue.policiesWithPods), onChange(rollout.NodeChanged)).
@@ -87,6 +94,18 @@ type enqueuer struct{ reader client.Reader }
 func (e enqueuer) everyPolicy(ctx context.Context, _ client.Object) []reconcile.Request {
 	requests := e.requests(ctx, func(*v1alpha1.EdgeHubPolicy) bool { return true })
 	return append(requests, reconcile.Request{NamespacedName: configMapKey})
+}
+
+// rivals returns the policies of the same namespace that name an agent of one:
+// they may differ now, or no longer, though the ConfigMap stays as it is.
+func (e enqueuer) rivals(ctx context.Context, object client.Object) []reconcile.Request {
+	changed, ok := object.(*v1alpha1.EdgeHubPolicy)
+	if !ok {
+		return nil
+	}
+	return e.requests(ctx, func(policy *v1alpha1.EdgeHubPolicy) bool {
+		return slices.ContainsFunc(policy.Spec.CacheAgents, func(agent string) bool { return slices.Contains(changed.Spec.CacheAgents, agent) })
+	}, client.InNamespace(changed.Namespace))
 }
 
 func (e enqueuer) policiesOfPod(ctx context.Context, pod client.Object) []reconcile.Request {

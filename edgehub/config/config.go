@@ -90,7 +90,7 @@ func (s *Source) Current() hubconfig.Config {
 	return s.current
 }
 
-// Caches reports whether an agent is to be cached.
+// Caches reports whether an agent is to be cached, for some callers at least.
 func (s *Source) Caches(agent string) bool { return s.Current().Caches(agent) }
 
 // Status describes where the configuration stands, and what is wrong with the
@@ -142,7 +142,8 @@ func (s *Source) take(cm *corev1.ConfigMap, changed func(hubconfig.Config)) {
 	if same {
 		return
 	}
-	klog.InfoS("Configuration changed", "agents", config.Agents, "all", config.All, "resourceVersion", cm.ResourceVersion)
+	klog.InfoS("Configuration changed", "agents", config.Agents, "all", config.All, "rules", len(config.Rules),
+		"hash", hubconfig.Hash(config), "resourceVersion", cm.ResourceVersion)
 	s.keep(cm)
 	changed(config)
 }
@@ -158,7 +159,14 @@ func (s *Source) deleted() {
 }
 
 func (s *Source) keep(cm *corev1.ConfigMap) {
-	b, err := json.Marshal(lastGood{Data: map[string]string{hubconfig.KeyCacheAgents: cm.Data[hubconfig.KeyCacheAgents]}, ResourceVersion: cm.ResourceVersion})
+	kept := lastGood{Data: map[string]string{}, ResourceVersion: cm.ResourceVersion}
+	// Both or none: agents without their rules would be cached for every caller.
+	for _, key := range []string{hubconfig.KeyCacheAgents, hubconfig.KeyPolicies} {
+		if value, found := cm.Data[key]; found {
+			kept.Data[key] = value
+		}
+	}
+	b, err := json.Marshal(kept)
 	if err == nil {
 		err = journal.WriteFile(s.state, lastGoodFile, b)
 	}

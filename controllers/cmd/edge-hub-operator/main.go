@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -52,6 +53,7 @@ type options struct {
 	metricsAddress          string
 	probeAddress            string
 	clusterDomain           string
+	maxPolicyQuota          resource.QuantityValue
 	version                 bool
 }
 
@@ -86,6 +88,9 @@ func (o *options) addFlags(flags *flag.FlagSet) {
 		"address of /healthz and /readyz; 0 turns them off")
 	flags.StringVar(&o.clusterDomain, "cluster-domain", hubidentity.DefaultClusterDomain,
 		"domain of the cluster's DNS; a hub's serving certificate may be for kubernetes.default.svc in it")
+	o.maxPolicyQuota.Quantity = policy.DefaultMaxQuota
+	flags.Var(&o.maxPolicyQuota, "max-policy-quota",
+		"most bytes of each node's disk that the quota of an EdgeHubPolicy may give to an agent, at least 1Mi; a larger quota is capped")
 	flags.BoolVar(&o.version, "version", false, "print the version and exit")
 }
 
@@ -133,7 +138,7 @@ func newManager(config *rest.Config, o options) (manager.Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create manager: %w", err)
 	}
-	if err := policy.SetupWithManager(mgr); err != nil {
+	if err := policy.SetupWithManager(mgr, o.maxPolicyQuota.Quantity); err != nil {
 		return nil, fmt.Errorf("set up EdgeHubPolicy controller: %w", err)
 	}
 	if err := certificates.SetupWithManager(mgr, o.clusterDomain); err != nil {

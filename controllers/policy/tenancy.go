@@ -1,0 +1,242 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/edgehub-io/edge-hub/api/hubconfig"
+	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+)
+
+const (
+	// maxAgentsPerNamespace bounds the agents that the policies of one namespace
+	// may name together.
+	maxAgentsPerNamespace = 128
+
+	// maxConfigBytes bounds what the agents of all policies take in the
+	// ConfigMap. All its values together may have 1 MiB; the rest is for agents
+	// that people list. The annotation, which may have 256 KiB, repeats each agent
+	// once where agentCost counts it four times.
+	maxConfigBytes = 768 << 10
+)
+
+// DefaultMaxQuota is the largest quota that a policy may ask for, unless the
+// platform says otherwise.
+var DefaultMaxQuota = resource.MustParse("1Gi")
+
+// MinQuota is the smallest quota, as the validation of policies has it.
+var MinQuota = resource.MustParse("1Mi")
+
+// place is where an agent is cached: for the ServiceAccounts of a namespace.
+type place struct{ agent, namespace string }
+
+// tenants is what all policies ask for together.
+type tenants struct {
+	maxQuota resource.Quantity
+	// claims are the policies that name an agent in a namespace, oldest first.
+	claims map[place][]*v1alpha1.EdgeHubPolicy
+	// surplus are the places for which the ConfigMap has no room.
+	surplus map[place]bool
+}
+
+// newTenants returns what policies ask for. Those that are being deleted ask for
+// nothing. Older policies come first, so that a new one takes no room from them.
+func newTenants(policies []v1alpha1.EdgeHubPolicy, maxQuota resource.Quantity) tenants {
+	t := tenants{maxQuota: maxQuota, claims: map[place][]*v1alpha1.EdgeHubPolicy{}, surplus: map[place]bool{}}
+	room := room{bytes: maxConfigBytes, agents: map[string]bool{}, perNamespace: map[string]int{}}
+	for _, policy := range byAge(policies) {
+		for _, agent := range policy.Spec.CacheAgents {
+			at := place{agent, policy.Namespace}
+			switch claimed := len(t.claims[at]) > 0; {
+			case notAllowed(agent) != nil, t.surplus[at]:
+			case !claimed && !room.take(at):
+				t.surplus[at] = true
+			default:
+				t.claims[at] = append(t.claims[at], policy)
+			}
+		}
+	}
+	return t
+}
+
+// known is false of the zero value, which says nothing of any policy.
+func (t tenants) known() bool { return t.claims != nil }
+
+// byAge sorts policies that are not being deleted.
+func byAge(policies []v1alpha1.EdgeHubPolicy) []*v1alpha1.EdgeHubPolicy {
+	var sorted []*v1alpha1.EdgeHubPolicy
+	for i := range policies {
+		if policies[i].DeletionTimestamp.IsZero() {
+			sorted = append(sorted, &policies[i])
+		}
+	}
+	slices.SortFunc(sorted, func(a, b *v1alpha1.EdgeHubPolicy) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time),
+			strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+	})
+	return sorted
+}
+
+// room is the room that is left in the ConfigMap.
+type room struct {
+	bytes        int
+	agents       map[string]bool
+	perNamespace map[string]int
+}
+
+// take reports whether there is room for one more place, and takes it.
+func (r *room) take(at place) bool {
+	cost := placeCost(at)
+	if !r.agents[at.agent] {
+		cost += agentCost(at.agent)
+	}
+	if cost > r.bytes || r.perNamespace[at.namespace] == maxAgentsPerNamespace {
+		return false
+	}
+	r.bytes -= cost
+	r.agents[at.agent] = true
+	r.perNamespace[at.namespace]++
+	return true
+}
+
+// agentCost is at least what an agent takes, in bytes: in cache_agents, in the
+// annotation, and, every character of it escaped, in policies.
+func agentCost(agent string) int { return 4*len(agent) + 64 }
+
+// placeCost is at least what a namespace takes in the rule of an agent.
+func placeCost(at place) int { return len(at.namespace) + 64 }
+
+// notAllowed returns why a policy may not name agent, nil if it may. Validation
+// refuses such a policy; one that is older than the validation is found here.
+func notAllowed(agent string) error {
+	switch {
+	case agent == hubconfig.AllAgents:
+		return fmt.Errorf("stands for every agent, a choice for the whole platform: an administrator writes it into %s of ConfigMap %s by hand",
+			hubconfig.KeyCacheAgents, configMapKey)
+	case hubconfig.IsAlwaysCached(agent):
+		return fmt.Errorf("is always cached on every edge node: what the platform's own programs need an administrator writes into %s of ConfigMap %s by hand",
+			hubconfig.KeyCacheAgents, configMapKey)
+	}
+	return hubconfig.ValidateAgent(agent)
+}
+
+// rules are what is in force for each agent and namespace.
+func (t tenants) rules() map[string]map[string]hubconfig.NamespaceRule {
+	rules := map[string]map[string]hubconfig.NamespaceRule{}
+	for at := range t.claims {
+		if rules[at.agent] == nil {
+			rules[at.agent] = map[string]hubconfig.NamespaceRule{}
+		}
+		rules[at.agent][at.namespace] = t.inForce(at)
+	}
+	return rules
+}
+
+// inForce combines what the policies of a namespace say of an agent. They are
+// one tenant's and bind nobody else. Secrets stay off the disk if any policy
+// says so, for a mistake there can't be taken back. The largest quota holds, for
+// a cache that is too small is missed when the cloud is away.
+func (t tenants) inForce(at place) hubconfig.NamespaceRule {
+	var rule hubconfig.NamespaceRule
+	for _, policy := range t.claims[at] {
+		one := t.asked(policy)
+		rule.Quota = max(rule.Quota, one.Quota)
+		if one.Secrets == hubconfig.DenySecrets {
+			rule.Secrets = one.Secrets
+		}
+	}
+	return rule
+}
+
+// asked is what policy asks for, within what the platform allows. A quota that
+// validation would not have let pass is the smallest.
+func (t tenants) asked(policy *v1alpha1.EdgeHubPolicy) hubconfig.NamespaceRule {
+	var rule hubconfig.NamespaceRule
+	if policy.Spec.Quota != nil {
+		// A copy, for comparing may change how a quantity is kept.
+		quota := policy.Spec.Quota.DeepCopy()
+		switch {
+		case quota.Cmp(t.maxQuota) > 0:
+			quota = t.maxQuota
+		case quota.Cmp(MinQuota) < 0:
+			quota = MinQuota
+		}
+		rule.Quota = quota.Value()
+	}
+	if policy.Spec.Secrets == v1alpha1.DenySecrets {
+		rule.Secrets = hubconfig.DenySecrets
+	}
+	return rule
+}
+
+// refused returns why agents of policy are left out, an empty reason if none is.
+func (t tenants) refused(policy *v1alpha1.EdgeHubPolicy) (reason, message string) {
+	var problems, surplus []string
+	for _, agent := range policy.Spec.CacheAgents {
+		if err := notAllowed(agent); err != nil {
+			problems = append(problems, fmt.Sprintf("agent %q %s", agent, err))
+		} else if t.surplus[place{agent, policy.Namespace}] {
+			surplus = append(surplus, fmt.Sprintf("%q", agent))
+		}
+	}
+	switch {
+	case len(problems) > 0:
+		return v1alpha1.ReasonAgentNotAllowed, truncate("remove from cacheAgents: " + strings.Join(problems, "; "))
+	case len(surplus) > 0:
+		return v1alpha1.ReasonTooManyAgents, truncate(fmt.Sprintf(
+			"remove agents from policies: there is no room in %s for %s; a namespace may have %d agents",
+			configMapKey, strings.Join(surplus, ", "), maxAgentsPerNamespace))
+	}
+	return "", ""
+}
+
+// asWritten says whether quota and secrets are in force as policy has them.
+func (t tenants) asWritten(policy *v1alpha1.EdgeHubPolicy) outcome {
+	var reasons, messages []string
+	if quota := policy.Spec.Quota; quota != nil && t.maxQuota.Cmp(*quota) < 0 {
+		reasons = append(reasons, v1alpha1.ReasonQuotaCapped)
+		messages = append(messages, fmt.Sprintf("quota is capped: the platform allows %s, not %s", t.maxQuota.String(), quota.String()))
+	}
+	for _, agent := range policy.Spec.CacheAgents {
+		at := place{agent, policy.Namespace}
+		if names := t.rivals(at); len(names) > 0 {
+			reasons = append(reasons, v1alpha1.ReasonPoliciesDiffer)
+			messages = append(messages, fmt.Sprintf("agent %q: EdgeHubPolicies %s differ, %s", agent, strings.Join(names, ", "), describe(t.inForce(at))))
+		}
+	}
+	if len(reasons) > 0 {
+		return outcome{reason: reasons[0], message: truncate(strings.Join(messages, "; "))}
+	}
+	return outcome{done: true, reason: v1alpha1.ReasonAsWritten, message: "quota and secrets are in force as written"}
+}
+
+// rivals returns the names of the policies of a namespace that name an agent, if
+// they say different things of it.
+func (t tenants) rivals(at place) []string {
+	var (
+		names  []string
+		differ bool
+	)
+	for _, policy := range t.claims[at] {
+		names = append(names, policy.Name)
+		differ = differ || t.asked(policy) != t.asked(t.claims[at][0])
+	}
+	if !differ {
+		return nil
+	}
+	slices.Sort(names)
+	return names
+}
+
+// describe says what rule is.
+func describe(rule hubconfig.NamespaceRule) string {
+	secrets := cmp.Or(rule.Secrets, hubconfig.CacheSecrets)
+	if rule.Quota == 0 {
+		return fmt.Sprintf("in force is secrets %s", secrets)
+	}
+	return fmt.Sprintf("in force are quota %s, the largest, and secrets %s", resource.NewQuantity(rule.Quota, resource.BinarySI), secrets)
+}
