@@ -28,8 +28,8 @@ RELEASE_ENV := env GOTOOLCHAIN=go$(GO_VERSION) GOFLAGS=-mod=readonly GOWORK=off 
 PLATFORMS ?= linux/amd64 linux/arm64
 REGISTRY ?= ghcr.io/edgehub-io
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
-export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
-RELEASE := cd test/release && $(RELEASE_ENV) go run . -bin $(BIN) -registry $(REGISTRY) -version $(VERSION) -revision "$(REVISION)"
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+RELEASE := cd test/release && $(RELEASE_ENV) SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) go run . -bin $(BIN) -registry $(REGISTRY) -version $(VERSION) -revision "$(REVISION)"
 
 .PHONY: help
 help: ## Show this help
@@ -88,7 +88,7 @@ publish: release ## Push the images to REGISTRY, with the digests that they have
 
 .PHONY: reproducible
 reproducible: ## Make the release twice, under different circumstances, and compare every byte
-	@GO_VERSION=$(GO_VERSION) test/release/reproducible
+	@test/release/reproducible
 
 ##@ Test
 .PHONY: test

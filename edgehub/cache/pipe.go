@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 )
@@ -36,7 +37,7 @@ type pipe struct {
 
 	mu     sync.Mutex
 	ready  sync.Cond
-	chunks [][]byte
+	chunks []chunk
 	queued int
 	err    error // io.EOF once the writer is done
 	closed bool  // the reader is gone
@@ -83,9 +84,37 @@ func newPipe(b *budget) *pipe {
 	return p
 }
 
-var chunkPool = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+// chunk is bytes that wait. Those before read have been read.
+type chunk struct {
+	bytes []byte
+	read  int
+}
 
-const chunkSize = 16 << 10
+const (
+	chunkSize  = 16 << 10
+	smallChunk = 1 << 10 // for an event that comes alone
+)
+
+var (
+	chunkPool      = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+	smallChunkPool = sync.Pool{New: func() any { return new([smallChunk]byte) }}
+)
+
+// newChunk returns an empty chunk that is fit for n bytes and what follows them.
+func newChunk(n int) chunk {
+	if n <= smallChunk {
+		return chunk{bytes: smallChunkPool.Get().(*[smallChunk]byte)[:0]}
+	}
+	return chunk{bytes: chunkPool.Get().(*[chunkSize]byte)[:0]}
+}
+
+func (c chunk) release() {
+	if cap(c.bytes) == chunkSize {
+		chunkPool.Put((*[chunkSize]byte)(c.bytes[:chunkSize]))
+	} else {
+		smallChunkPool.Put((*[smallChunk]byte)(c.bytes[:smallChunk]))
+	}
+}
 
 // write queues a copy of b. It is called by one goroutine.
 func (p *pipe) write(b []byte) {
@@ -121,13 +150,13 @@ func (p *pipe) offer(b []byte) bool {
 	p.queued += len(b)
 	for len(b) > 0 {
 		last := len(p.chunks) - 1
-		if last < 0 || len(p.chunks[last]) == cap(p.chunks[last]) {
-			p.chunks = append(p.chunks, chunkPool.Get().(*[chunkSize]byte)[:0])
+		if last < 0 || len(p.chunks[last].bytes) == cap(p.chunks[last].bytes) {
+			p.chunks = append(p.chunks, newChunk(len(b)))
 			last++
 		}
-		room := cap(p.chunks[last]) - len(p.chunks[last])
-		n := min(room, len(b))
-		p.chunks[last] = append(p.chunks[last], b[:n]...)
+		c := &p.chunks[last]
+		n := min(cap(c.bytes)-len(c.bytes), len(b))
+		c.bytes = append(c.bytes, b[:n]...)
 		b = b[n:]
 	}
 	p.ready.Signal()
@@ -165,23 +194,18 @@ func (p *pipe) Read(b []byte) (int, error) {
 		}
 		p.ready.Wait()
 	}
-	first := p.chunks[0]
-	n := copy(b, first)
+	first := &p.chunks[0]
+	n := copy(b, first.bytes[first.read:])
+	first.read += n
 	p.queued -= n
 	p.budget.give(n)
 	select {
 	case p.room <- struct{}{}:
 	default:
 	}
-	if n < len(first) {
-		// Slicing off the front gives up its room for good, so that the
-		// writer can't overtake.
-		p.chunks[0] = first[n:]
-		return n, nil
-	}
-	p.chunks = p.chunks[1:]
-	if cap(first) == chunkSize {
-		chunkPool.Put((*[chunkSize]byte)(first[:chunkSize]))
+	if first.read == len(first.bytes) {
+		first.release()
+		p.chunks = slices.Delete(p.chunks, 0, 1)
 	}
 	return n, nil
 }

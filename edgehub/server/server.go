@@ -214,6 +214,7 @@ func (h *hub) start(ctx context.Context, wg *sync.WaitGroup) {
 	})
 	wg.Go(func() { h.store.Run(ctx) })
 	wg.Go(func() { h.limiter.Run(ctx) })
+	wg.Go(func() { trim(ctx) })
 	if h.certificates != nil {
 		wg.Go(func() {
 			if err := h.runCertificates(ctx); err != nil {
