@@ -28,8 +28,8 @@ import (
 
 // Options are a Store's settings; the zero value has sensible ones.
 type Options struct {
-	// Interval is the shortest time between two syncs of one file, half a
-	// second if zero. A file that was not synced lately is synced at once.
+	// Interval is the shortest time between two syncs of one file, 0.9
+	// seconds if zero. A file that was not synced lately is synced at once.
 	Interval time.Duration
 	// OnError is told of a file that could not be made durable. The file's
 	// content is not to be trusted to survive a power loss until it has
@@ -85,7 +85,7 @@ type Store struct {
 // Open returns a Store over a file system. Close must be called.
 func Open(fsys FS, options Options) *Store {
 	if options.Interval == 0 {
-		options.Interval = 500 * time.Millisecond
+		options.Interval = 900 * time.Millisecond
 	}
 	if options.OnError == nil {
 		options.OnError = func(string, error) {}
