@@ -17,7 +17,7 @@ func TestPipeKeepsOrder(t *testing.T) {
 		want[i] = byte(random.Uint32())
 	}
 	b := &budget{left: pipesLimit}
-	p := newPipe(b)
+	p := newPipe(b, false)
 	go func() {
 		rest := want
 		for len(rest) > 0 {
@@ -50,7 +50,7 @@ func TestCachingNeverBlocksTheLivePath(t *testing.T) {
 			p.close(io.EOF)
 			return time.Since(start)
 		}
-		first, second := newPipe(b), newPipe(b)
+		first, second := newPipe(b, false), newPipe(b, false)
 		if took := write(first); took > patience {
 			t.Errorf("the first response was delayed by %v", took)
 		}
@@ -67,10 +67,15 @@ func TestCachingNeverBlocksTheLivePath(t *testing.T) {
 			t.Errorf("%d bytes of the budget are lost", pipesLimit-b.left)
 		}
 		time.Sleep(impatience)
-		third := newPipe(b)
+		third := newPipe(b, false)
 		go func() { _, _ = io.Copy(io.Discard, third) }()
 		if took := write(third); took != 0 {
 			t.Errorf("with a reader, the third was delayed by %v", took)
 		}
+		list := newPipe(b, true)
+		if took := write(list); took > patience*4/3+time.Millisecond {
+			t.Errorf("a list was delayed by %v", took)
+		}
+		list.abandon()
 	})
 }

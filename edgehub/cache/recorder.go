@@ -59,7 +59,7 @@ func (s *Store) Record(q Query, resp *http.Response) io.ReadCloser {
 		r.done = v.lists.begin()
 	}
 	start := func() *pipe {
-		p := newPipe(&s.budget)
+		p := newPipe(&s.budget, q.Verb != Watch)
 		s.recordings.Add(1)
 		go func() {
 			defer s.recordings.Done()

@@ -263,3 +263,24 @@ func TestResponseController(t *testing.T) {
 		t.Error(resp, err) // more than Date and Content-Length
 	}
 }
+
+// TestAMalformedRequestIsAnswered: Go's client sends again, without an end, what
+// is reset with PROTOCOL_ERROR.
+func TestAMalformedRequestIsAnswered(t *testing.T) {
+	s := newServer(t, Options{}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it is served") }))
+	for _, body := range []io.Reader{nil, strings.NewReader("body")} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Te", "admin")
+		resp, err := newClient(t, s).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("answered with %d", resp.StatusCode)
+		}
+	}
+}

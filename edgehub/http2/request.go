@@ -120,7 +120,7 @@ func (c *conn) endBlock() error {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.handlerDone()
-		return streamError{c.block.id, codeProtocol, err.Error()}
+		return c.refuse(&c.block, http.StatusBadRequest, codeProtocol)
 	}
 	r.RemoteAddr, r.TLS = c.remote, c.tls
 	c.open(r, cancel)
@@ -152,20 +152,22 @@ func (c *conn) accept(b *block) (bool, error) {
 	case len(c.streams) >= most, c.running >= 2*most:
 		return false, streamError{b.id, codeRefusedStream, "too many streams"}
 	case b.tooLarge:
-		return false, c.refuseHeader(b)
+		return false, c.refuse(b, http.StatusRequestHeaderFieldsTooLarge, codeNone)
 	}
 	c.running++
 	return true, nil
 }
 
-// refuseHeader answers a request whose header is too large.
-func (c *conn) refuseHeader(b *block) error {
+// refuse answers a request that is not served, before it ends the stream with a
+// code. A malformed one need not be answered (RFC 9113, 8.1.1), but Go's client
+// would send it again and again if all it got were PROTOCOL_ERROR.
+func (c *conn) refuse(b *block, status int, why code) error {
 	if !c.frames.take() {
 		return connError{codeEnhanceYourCalm, "too many errors"}
 	}
-	answer := appendHeaders(nil, b.id, appendStatus(nil, http.StatusRequestHeaderFieldsTooLarge), true)
-	if !b.end {
-		answer = appendNumber(answer, frameReset, b.id, uint32(codeNone))
+	answer := appendHeaders(nil, b.id, appendStatus(nil, status), true)
+	if !b.end || why != codeNone {
+		answer = appendNumber(answer, frameReset, b.id, uint32(why))
 	}
 	c.closed.add(b.id, true)
 	return c.reply(answer)
