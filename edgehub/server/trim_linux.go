@@ -16,22 +16,29 @@ func unmapProgram() error {
 	if err != nil {
 		return err
 	}
-	maps, err := os.ReadFile("/proc/self/maps")
+	// Each mapping has a line ADDRESS-ADDRESS PERMISSIONS OFFSET DEVICE INODE PATH
+	// and some with what is in memory (proc_pid_smaps(5)).
+	smaps, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		return err
 	}
-	for line := range strings.Lines(string(maps)) {
-		// ADDRESS-ADDRESS PERMISSIONS OFFSET DEVICE INODE PATH (proc_pid_maps(5))
+	var from, to uintptr
+	for line := range strings.Lines(string(smaps)) {
 		fields := strings.Fields(line)
-		if len(fields) != 6 || fields[5] != name || strings.Contains(fields[1], "w") {
-			continue
-		}
-		var from, to uintptr
-		if _, err := fmt.Sscanf(fields[0], "%x-%x", &from, &to); err != nil {
-			return fmt.Errorf("read /proc/self/maps: %w", err)
-		}
-		if _, _, errno := syscall.Syscall(syscall.SYS_MADVISE, from, to-from, syscall.MADV_DONTNEED); errno != 0 {
-			return os.NewSyscallError("madvise", errno)
+		switch {
+		case len(fields) > 1 && strings.Contains(fields[0], "-"):
+			from, to = 0, 0
+			if len(fields) == 6 && fields[5] == name && !strings.Contains(fields[1], "w") {
+				if _, err := fmt.Sscanf(fields[0], "%x-%x", &from, &to); err != nil {
+					return fmt.Errorf("read /proc/self/smaps: %w", err)
+				}
+			}
+		case to != 0 && len(fields) == 3 && fields[0] == "Anonymous:" && fields[1] == "0":
+			// All of it is as in the file: nothing is lost, which a loader
+			// that relocates would have written there.
+			if _, _, errno := syscall.Syscall(syscall.SYS_MADVISE, from, to-from, syscall.MADV_DONTNEED); errno != 0 {
+				return os.NewSyscallError("madvise", errno)
+			}
 		}
 	}
 	return nil

@@ -1,0 +1,47 @@
+package server
+
+import (
+	"context"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var sink [][]byte
+
+// TestMemoryOfABurstIsGivenBack lets a burst pass and looks at what the operating
+// system has given.
+func TestMemoryOfABurstIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		go trim(ctx)
+		time.Sleep(trimPeriod + time.Second)
+		before := resident()
+		for range 64 {
+			sink = append(sink, make([]byte, 1<<20))
+		}
+		if grown := resident() - before; grown < 60<<20 {
+			t.Fatalf("a burst of 64 MiB took %d bytes", grown)
+		}
+		sink = nil
+		time.Sleep(trimPeriod)
+		if after := resident(); after > before+16<<20 {
+			t.Errorf("%d bytes before the burst, %d after", before, after)
+		}
+		cancel()
+	})
+}
+
+// TestUnmappedPagesComeBack: a program that lost its pages goes on.
+func TestUnmappedPagesComeBack(t *testing.T) {
+	for range 3 {
+		if err := unmapProgram(); err != nil {
+			t.Fatal(err)
+		}
+		runtime.GC()
+		if f := runtime.FuncForPC(0); f != nil {
+			t.Error(f)
+		}
+	}
+}
