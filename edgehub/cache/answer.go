@@ -153,7 +153,7 @@ func (s *Store) findObject(q Query) (best *snapshot, found entry, err error) {
 	name := objectKey(q.Key.Namespace, q.Key.Name)
 	var absent uint64
 	proven := false
-	for _, v := range s.siblings(q.Key) {
+	for _, v := range s.siblings(q.Key.directory()) {
 		if v.key != q.Key && !mayHold(v.key, q.Key) {
 			continue
 		}

@@ -79,7 +79,7 @@ type printedTable struct {
 // printed returns the newest complete Table that has the rows that a query asks
 // for, nil if there is none.
 func (s *Store) printed(q Query) (best *printedTable, err error) {
-	for _, v := range s.siblings(q.Key) {
+	for _, v := range s.siblings(q.Key.directory()) {
 		if !prints(v.key, q) {
 			continue
 		}

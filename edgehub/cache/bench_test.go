@@ -14,14 +14,20 @@ import (
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
 )
 
-// benchmarkStore holds a list of 5,000 ConfigMaps of 1.5 KB.
-func benchmarkStore(b *testing.B) (*Store, func(path string) Query) {
+// sideBySide measures a view that is plain and one that is sealed.
+func sideBySide(b *testing.B, f func(b *testing.B, path string)) {
+	b.Run("plain", func(b *testing.B) { f(b, inA) })
+	b.Run("sealed", func(b *testing.B) { f(b, secretsInA) })
+}
+
+// benchmarkStore holds at a path a list of 5,000 objects of 1.5 KB.
+func benchmarkStore(b *testing.B, path string) (*Store, func(path string) Query) {
 	b.Helper()
 	root, err := os.OpenRoot(b.TempDir())
 	if err != nil {
 		b.Fatal(err)
 	}
-	s := Open(Options{FS: journal.OS(root)})
+	s := Open(Options{FS: journal.OS(root), Key: sealKey})
 	b.Cleanup(func() { _ = s.Close(); root.Close() })
 	if err := s.SetAgents(sets.New("app").Has); err != nil {
 		b.Fatal(err)
@@ -35,7 +41,7 @@ func benchmarkStore(b *testing.B) (*Store, func(path string) Query) {
 		q, _ := NewQuery(r, info, "app", "me")
 		return q
 	}
-	rc := s.Record(query(inA), answerOf(http.StatusOK, strings.NewReader(benchmarkList())))
+	rc := s.Record(query(path), answerOf(http.StatusOK, strings.NewReader(benchmarkList())))
 	_, _ = io.Copy(io.Discard, rc)
 	rc.Close()
 	s.recordings.Wait()
@@ -59,47 +65,55 @@ func (d discard) Header() http.Header         { return d.header }
 func (d discard) Write(b []byte) (int, error) { return len(b), nil }
 func (d discard) WriteHeader(int)             {}
 
-func benchmarkAnswer(b *testing.B, path string) {
-	s, query := benchmarkStore(b)
-	q := query(path)
-	r := httptest.NewRequest(http.MethodGet, path, nil)
-	for b.Loop() {
-		if err := s.Answer(discard{http.Header{}}, r, q, reachable{}); err != nil {
-			b.Fatal(err)
+func benchmarkAnswer(b *testing.B, below string) {
+	sideBySide(b, func(b *testing.B, path string) {
+		s, query := benchmarkStore(b, path)
+		q := query(path + below)
+		r := httptest.NewRequest(http.MethodGet, path+below, nil)
+		for b.Loop() {
+			if err := s.Answer(discard{http.Header{}}, r, q, reachable{}); err != nil {
+				b.Fatal(err)
+			}
 		}
-	}
+	})
 }
 
-func BenchmarkAnswerGet(b *testing.B)          { benchmarkAnswer(b, inA+"/cm-02500") }
-func BenchmarkAnswerList(b *testing.B)         { benchmarkAnswer(b, inA) }
-func BenchmarkAnswerListSelected(b *testing.B) { benchmarkAnswer(b, inA+"?labelSelector=shard=3") }
+func BenchmarkAnswerGet(b *testing.B)          { benchmarkAnswer(b, "/cm-02500") }
+func BenchmarkAnswerList(b *testing.B)         { benchmarkAnswer(b, "") }
+func BenchmarkAnswerListSelected(b *testing.B) { benchmarkAnswer(b, "?labelSelector=shard=3") }
 
 func BenchmarkRecordList(b *testing.B) {
-	s, query := benchmarkStore(b)
-	text := benchmarkList()
-	b.SetBytes(int64(len(text)))
-	version := 10000
-	for b.Loop() {
-		version++
-		list := strings.Replace(text, `"resourceVersion":"10000"`, fmt.Sprintf(`"resourceVersion":"%d"`, version), 1)
-		rc := s.Record(query(inA), answerOf(http.StatusOK, strings.NewReader(list)))
-		_, _ = io.Copy(io.Discard, rc)
-		rc.Close()
-		s.recordings.Wait()
-	}
+	sideBySide(b, func(b *testing.B, path string) {
+		s, query := benchmarkStore(b, path)
+		text := benchmarkList()
+		b.SetBytes(int64(len(text)))
+		version := 10000
+		written := s.journal.Stats().Written
+		for b.Loop() {
+			version++
+			list := strings.Replace(text, `"resourceVersion":"10000"`, fmt.Sprintf(`"resourceVersion":"%d"`, version), 1)
+			rc := s.Record(query(path), answerOf(http.StatusOK, strings.NewReader(list)))
+			_, _ = io.Copy(io.Discard, rc)
+			rc.Close()
+			s.recordings.Wait()
+		}
+		b.ReportMetric(float64(s.journal.Stats().Written-written)/float64(b.N)/float64(len(text)), "written/byte")
+	})
 }
 
 func BenchmarkLoad(b *testing.B) {
-	s, query := benchmarkStore(b)
-	v := s.view(query(inA).Key)
-	for b.Loop() {
-		v.mu.Lock()
-		v.index = nil
-		v.mu.Unlock()
-		snap, err := v.snapshot(s)
-		if err != nil || snap == nil {
-			b.Fatal(err)
+	sideBySide(b, func(b *testing.B, path string) {
+		s, query := benchmarkStore(b, path)
+		v := s.view(query(path).Key)
+		for b.Loop() {
+			v.mu.Lock()
+			v.index = nil
+			v.mu.Unlock()
+			snap, err := v.snapshot(s)
+			if err != nil || snap == nil {
+				b.Fatal(err)
+			}
+			snap.release()
 		}
-		snap.release()
-	}
+	})
 }

@@ -37,13 +37,13 @@ func (s *Store) rewrite(v *view) (err error) {
 		}
 		return err
 	}
-	staged, err := s.journal.Stage(v.file)
+	staged, err := s.stageFile(v)
 	if err != nil {
 		return err
 	}
 	end := v.head
 	end.ResourceVersion, end.Count = v.version(), len(l.index.objects)
-	if err := s.copyObjects(v, staged, l.index, end); err != nil {
+	if err := copyObjects(v, staged, l.index, end); err != nil {
 		return errors.Join(err, staged.Discard())
 	}
 	if err := staged.Publish(); err != nil {
@@ -56,10 +56,7 @@ func (s *Store) rewrite(v *view) (err error) {
 	return nil
 }
 
-func (s *Store) copyObjects(v *view, staged *journal.File, from *index, end endRecord) error {
-	if err := appendJSON(staged, viewRecord{recordView, formatVersion, v.key}); err != nil {
-		return err
-	}
+func copyObjects(v *view, staged *viewFile, from *index, end endRecord) error {
 	var buf, scratch []byte
 	copyRecord := func(pos journal.Position) error {
 		if cap(buf) < int(pos.Length) {

@@ -367,3 +367,34 @@ func (h *crashHistory) pass(q Query, code int, body string) {
 	}
 	rc.Close()
 }
+
+// TestAFileThatCouldNotBeRemovedIsRemovedByTheNextTry: what the cloud has
+// withdrawn does not come back with a restart because the disk failed once.
+func TestAFileThatCouldNotBeRemovedIsRemovedByTheNextTry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, expect := crashFixture(t)
+		defer h.stop()
+		h.record(h.query(inA), listOf(10, object("a", "x", 3)))
+		time.Sleep(syncInterval)
+		synctest.Wait()
+		fails := 1
+		h.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
+			if op.Kind == journaltest.Remove && fails > 0 {
+				fails--
+				return &journaltest.Fault{Err: syscall.EIO}
+			}
+			return nil
+		})
+		h.refuse(h.query(inA), http.StatusForbidden)
+		expect("503")
+		if _, err := h.disk.Get(h.query(inA).Key.file()); err != nil || fails != 0 {
+			t.Fatalf("it was removed: %v", err)
+		}
+		h.refuse(h.query(inA), http.StatusForbidden)
+		if _, err := h.disk.Get(h.query(inA).Key.file()); err == nil {
+			t.Error("it is left")
+		}
+		h.Store = h.start(h.disk.Crash(h.disk.Len(), h.rng))
+		expect("503")
+	})
+}

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -110,12 +111,13 @@ type moment struct {
 // crashView is a view and all it ever held.
 type crashView struct {
 	agent, namespace string
+	resource         string
 	moments          []moment
 	floor            int // the first moment that a crash may show
 	doubtful         bool
 }
 
-func (v *crashView) path() string { return "/api/v1/namespaces/" + v.namespace + "/configmaps" }
+func (v *crashView) path() string { return "/api/v1/namespaces/" + v.namespace + "/" + v.resource }
 func (v *crashView) now() int     { return v.moments[len(v.moments)-1].version }
 
 // crashHistory drives a store over a disk that remembers.
@@ -138,9 +140,10 @@ func newCrashHistory(t *testing.T, seed uint64, quota Quota) *crashHistory {
 	h := &crashHistory{fixture: fixture{T: t}, quota: quota, rng: rand.New(rand.NewPCG(seed, 5)), disk: journaltest.New(), agents: []string{"app", "other"}}
 	for _, agent := range h.agents {
 		for _, namespace := range []string{"a", "b"} {
-			h.views = append(h.views, &crashView{agent: agent, namespace: namespace, moments: []moment{{}}})
+			h.views = append(h.views, &crashView{agent: agent, namespace: namespace, resource: "configmaps", moments: []moment{{}}})
 		}
 	}
+	h.views = append(h.views, &crashView{agent: "app", namespace: "c", resource: "secrets", moments: []moment{{}}})
 	faults := rand.New(rand.NewPCG(seed, 6))
 	var mu sync.Mutex
 	h.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
@@ -168,7 +171,7 @@ func newCrashHistory(t *testing.T, seed uint64, quota Quota) *crashHistory {
 
 func (h *crashHistory) start(disk *journaltest.FS) *Store {
 	h.Helper()
-	s := Open(Options{FS: disk, Journal: journal.Options{Interval: syncInterval}, Quota: h.quota})
+	s := Open(Options{FS: disk, Journal: journal.Options{Interval: syncInterval}, Quota: h.quota, Key: sealKey})
 	h.opened = append(h.opened, s)
 	if err := s.SetAgents(sets.New(h.agents...).Has); err != nil {
 		h.Fatal(err)
@@ -489,6 +492,7 @@ func (h *crashHistory) compact(v *crashView) {
 func (h *crashHistory) crash(disk *journaltest.FS) {
 	h.Helper()
 	h.crashes++
+	h.expectSealed(disk)
 	s := h.start(disk)
 	found := make([]int, len(h.views))
 	for i, v := range h.views {
@@ -514,6 +518,20 @@ func (h *crashHistory) crash(disk *journaltest.FS) {
 	}
 	if err := s.Close(); err != nil {
 		h.Fatal(err)
+	}
+}
+
+// expectSealed checks that nothing on a disk tells of a Secret.
+func (h *crashHistory) expectSealed(disk *journaltest.FS) {
+	h.Helper()
+	for _, name := range disk.Files() {
+		content, err := disk.Get(name)
+		if err != nil {
+			h.Fatal(err)
+		}
+		if strings.Contains(name, "/secrets.") && (bytes.Contains(content, []byte("padding")) || bytes.Contains(content, []byte("OBJECT"))) {
+			h.Fatalf("%s is not sealed: %.400s", name, content)
+		}
 	}
 }
 

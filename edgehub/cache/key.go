@@ -71,13 +71,17 @@ func agentPath(agent string) string { return safeName(agent) }
 
 // agentOfPath is the agent whose directory has a name; ok is false if none's
 // has, or if the name is shortened and doesn't tell.
-func agentOfPath(name string) (agent string, ok bool) {
-	agent, err := url.PathUnescape(name)
-	return agent, err == nil && agentPath(agent) == name
+func agentOfPath(name string) (agent string, ok bool) { return named(name) }
+
+// named is the text for which safeName returns a name.
+func named(name string) (text string, ok bool) {
+	text, err := url.PathUnescape(name)
+	return text, err == nil && safeName(text) == name
 }
 
 // file is the view's file: DIRECTORY/SCOPE.jsonl, where SCOPE begins with the
-// namespace, or _all, which no namespace can be called.
+// namespace, or _all, which no namespace can be called. A digest takes the place
+// of what might name an object of a sealed view.
 func (k Key) file() string {
 	var b strings.Builder
 	switch {
@@ -96,7 +100,11 @@ func (k Key) file() string {
 	for _, part := range []struct{ name, value string }{
 		{"name", k.Name}, {"labels", k.LabelSelector}, {"fields", k.FieldSelector}, {"as", k.Representation}, {"query", query},
 	} {
-		if part.value != "" {
+		switch {
+		case part.value == "":
+		case k.sealed() && part.name != "as":
+			scope += "," + part.name + "=~" + digest(part.value)
+		default:
 			scope += "," + part.name + "=" + escape(part.value)
 		}
 	}
@@ -135,6 +143,10 @@ func shorten(name string) string {
 	if len(name) <= maxName {
 		return name
 	}
-	sum := sha256.Sum256([]byte(name))
-	return name[:maxName-33] + "~" + hex.EncodeToString(sum[:16])
+	return name[:maxName-33] + "~" + digest(name)
+}
+
+func digest(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:16])
 }

@@ -44,7 +44,8 @@ func FuzzFileNames(f *testing.F) {
 	f.Add("edge-app", "system:serviceaccount:a:b:c", "ns", "app=web", "metadata.name=x")
 	f.Add("..", "../../etc", "~", strings.Repeat("%", 300), ",name=")
 	f.Fuzz(func(t *testing.T, agent, identity, namespace, labels, name string) {
-		k := Key{Agent: agent, Identity: identity, Version: "v1", Resource: "configmaps", Namespace: namespace, LabelSelector: labels, Name: name}
+		resource := []string{"configmaps", "secrets"}[len(namespace)%2]
+		k := Key{Agent: agent, Identity: identity, Version: "v1", Resource: resource, Namespace: namespace, LabelSelector: labels, Name: name}
 		file := k.file()
 		if path.Clean(file) != file || strings.Count(file, "/") != 3 || !strings.HasSuffix(file, fileSuffix) {
 			t.Fatalf("%+v is kept in %q", k, file)
@@ -58,12 +59,12 @@ func FuzzFileNames(f *testing.F) {
 			t.Fatalf("directory of %q is taken for that of %q", agent, got)
 		}
 		for _, other := range []Key{
-			{Agent: agent + "x", Identity: identity, Version: "v1", Resource: "configmaps", Namespace: namespace, LabelSelector: labels, Name: name},
-			{Agent: agent, Identity: identity + "x", Version: "v1", Resource: "configmaps", Namespace: namespace, LabelSelector: labels, Name: name},
-			{Agent: agent, Identity: identity, Version: "v1", Resource: "configmaps", Namespace: namespace + "x", LabelSelector: labels, Name: name},
-			{Agent: agent, Identity: identity, Version: "v1", Resource: "configmaps", Namespace: namespace, LabelSelector: labels + "x", Name: name},
-			{Agent: agent, Identity: identity, Version: "v1", Resource: "configmaps", Namespace: namespace, FieldSelector: labels + "y", Name: name},
-			{Agent: agent, Identity: identity, Version: "v1", Resource: "configmaps", Namespace: namespace, LabelSelector: labels, Name: name + "x"},
+			{Agent: agent + "x", Identity: identity, Version: "v1", Resource: resource, Namespace: namespace, LabelSelector: labels, Name: name},
+			{Agent: agent, Identity: identity + "x", Version: "v1", Resource: resource, Namespace: namespace, LabelSelector: labels, Name: name},
+			{Agent: agent, Identity: identity, Version: "v1", Resource: resource, Namespace: namespace + "x", LabelSelector: labels, Name: name},
+			{Agent: agent, Identity: identity, Version: "v1", Resource: resource, Namespace: namespace, LabelSelector: labels + "x", Name: name},
+			{Agent: agent, Identity: identity, Version: "v1", Resource: resource, Namespace: namespace, FieldSelector: labels + "y", Name: name},
+			{Agent: agent, Identity: identity, Version: "v1", Resource: resource, Namespace: namespace, LabelSelector: labels, Name: name + "x"},
 		} {
 			if other.file() == file {
 				t.Fatalf("%+v and %+v share %q", k, other, file)

@@ -5,6 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	notRecorded *prometheus.CounterVec
 	dropped     prometheus.Counter
+	foreign     prometheus.Counter
 	evictions   *prometheus.CounterVec
 	diskErrors  *prometheus.CounterVec
 	writes      prometheus.Histogram
@@ -21,6 +22,10 @@ func newMetrics() *metrics {
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "edgehub_cache_damaged_files_total",
 			Help: "Cache files that were dropped because they could not be read.",
+		}),
+		foreign: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "edgehub_cache_unreadable_files_total",
+			Help: "Cache files found at the start that were sealed with another key.",
 		}),
 		evictions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgehub_cache_evictions_total",
@@ -54,7 +59,7 @@ func (m *metrics) register(registry prometheus.Registerer, s *Store, listed func
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
-	registry.MustRegister(m.notRecorded, m.dropped, m.evictions, m.diskErrors, m.writes, m.syncs,
+	registry.MustRegister(m.notRecorded, m.dropped, m.foreign, m.evictions, m.diskErrors, m.writes, m.syncs,
 		counter("edgehub_cache_written_bytes_total", "Bytes written to the cache directory.",
 			func() float64 { return float64(s.journal.Stats().Written) }),
 		counter("edgehub_cache_fsyncs_total", "Calls of fsync on files and directories of the cache.",

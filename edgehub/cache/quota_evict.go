@@ -56,7 +56,7 @@ func (s *Store) evict(e eviction) bool {
 	case errors.Is(err, fs.ErrNotExist):
 		s.ledger.gone(e.file)
 		return true
-	case err != nil && !isDamage(err):
+	case err != nil && !isUseless(err):
 		klog.ErrorS(err, "Could not evict a view", "file", e.file)
 		return false
 	case v == nil: // of no use to anybody
@@ -230,10 +230,16 @@ func (s *Store) keepWithinQuota(ctx context.Context) {
 }
 
 // scan accounts for what a start finds on the disk, and removes what a crash
-// left of lists that were being recorded.
+// left of lists that were being recorded, and what ought to be sealed and is not.
 func (s *Store) scan() {
+	foreign := 0
 	s.walk(".", 0, func(dir string) {
 		_ = s.journal.RemoveStaged(dir) // tried again when the directory is used
+		if holdsSealed(dir) {
+			if d, ok := s.directoryOf(dir); ok {
+				s.siblings(d)
+			}
+		}
 		entries, err := s.journal.ReadDir(dir)
 		if err != nil {
 			return // then it has no views either
@@ -243,13 +249,23 @@ func (s *Store) scan() {
 			if err != nil || !info.Mode().IsRegular() || !strings.HasSuffix(e.Name(), fileSuffix) {
 				continue
 			}
+			file := path.Join(dir, e.Name())
+			if holdsSealed(dir) {
+				if _, err := s.keyOf(file); errors.Is(err, errOtherKey) {
+					foreign++
+				}
+			}
 			used := info.ModTime()
 			if accessed := journal.Accessed(info); accessed.After(used) {
 				used = accessed
 			}
-			s.ledger.found(path.Join(dir, e.Name()), info.Size(), used)
+			s.ledger.found(file, info.Size(), used)
 		}
 	})
+	if foreign > 0 {
+		s.metrics.foreign.Add(float64(foreign))
+		klog.InfoS("Cached Secrets were sealed with another key and can't be read: they are cached again once they are read from the cloud", "views", foreign)
+	}
 }
 
 // walk calls fn for every directory AGENT/IDENTITY/RESOURCE.

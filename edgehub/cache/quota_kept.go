@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -84,6 +86,13 @@ func (r *refusals) kept(file string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.byFile, file)
+}
+
+// gone says that nobody wants the views in a directory any more.
+func (r *refusals) gone(dir string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.byFile, func(file string, _ *refusal) bool { return strings.HasPrefix(file, dir+"/") })
 }
 
 // keep forgets the views whose agents are not cached.

@@ -160,7 +160,7 @@ func withQuota(t *testing.T, quota Quota, test func(f *quotaFixture)) {
 
 func (f *quotaFixture) start(quota Quota) {
 	f.Helper()
-	f.Store = Open(Options{FS: f.disk, Quota: quota})
+	f.Store = Open(Options{FS: f.disk, Quota: quota, Key: sealKey})
 	f.setAgents("app", "other")
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})

@@ -21,7 +21,8 @@ import (
 //
 // An object received as JSON is the member "o", one received as protobuf is
 // base64 in the member "b". A document's bytes are CHUNK records with a member
-// "b" between VIEW and END.
+// "b" between VIEW and END. In a sealed view a member "p", which is the bytes as
+// they are, takes the place of "b": what is sealed need not be text.
 const (
 	recordView   = "VIEW"
 	recordObject = "OBJECT"
@@ -58,7 +59,7 @@ type endRecord struct {
 }
 
 // appendJSON appends a record that is written once or twice in a file.
-func appendJSON(f *journal.File, record any) error {
+func appendJSON(f *viewFile, record any) error {
 	b, err := json.Marshal(record)
 	if err != nil {
 		return fmt.Errorf("encode record: %w", err)
@@ -71,7 +72,7 @@ var closeBrace = []byte{'}'}
 
 // appendObject appends the record of an object or of an event about one.
 // scratch is used and returned to be used again.
-func appendObject(f *journal.File, scratch []byte, typ string, o *capture.Object) (journal.Position, []byte, error) {
+func appendObject(f *viewFile, scratch []byte, typ string, o *capture.Object) (journal.Position, []byte, error) {
 	scratch = append(scratch[:0], `"t":"`...)
 	scratch = append(scratch, typ...)
 	scratch = append(scratch, `","k":`...)
@@ -83,23 +84,31 @@ func appendObject(f *journal.File, scratch []byte, typ string, o *capture.Object
 		pos, err := f.Append(scratch, o.Raw, closeBrace)
 		return pos, scratch, err
 	}
-	scratch = append(scratch, `,"b":"`...)
-	scratch = base64.StdEncoding.AppendEncode(scratch, o.Raw)
-	scratch = append(scratch, `"}`...)
+	scratch = append(scratch, ',')
+	scratch = appendBytes(f, scratch, o.Raw)
 	pos, err := f.Append(scratch)
 	return pos, scratch, err
 }
 
-func appendBookmark(f *journal.File, version string) error {
+// appendBytes appends the member that is not text, and the closing brace.
+func appendBytes(f *viewFile, dst, data []byte) []byte {
+	if f.cipher != nil {
+		dst = append(append(dst, `"p":`...), data...)
+		return append(dst, '}')
+	}
+	dst = base64.StdEncoding.AppendEncode(append(dst, `"b":"`...), data)
+	return append(dst, `"}`...)
+}
+
+func appendBookmark(f *viewFile, version string) error {
 	b := appendQuoted([]byte(`"t":"BOOKMARK","rv":`), version)
 	_, err := f.Append(b, closeBrace)
 	return err
 }
 
-func appendChunk(f *journal.File, scratch, data []byte) ([]byte, error) {
-	scratch = append(scratch[:0], `"t":"CHUNK","b":"`...)
-	scratch = base64.StdEncoding.AppendEncode(scratch, data)
-	scratch = append(scratch, `"}`...)
+func appendChunk(f *viewFile, scratch, data []byte) ([]byte, error) {
+	scratch = append(scratch[:0], `"t":"CHUNK",`...)
+	scratch = appendBytes(f, scratch, data)
 	_, err := f.Append(scratch)
 	return scratch, err
 }
@@ -127,6 +136,7 @@ type record struct {
 	body    []byte // the whole record
 	json    []byte // member "o"
 	base64  []byte // member "b"
+	bytes   []byte // member "p"
 }
 
 // parseRecord reads the members that this package writes, in the order in
@@ -150,6 +160,8 @@ func parseRecord(body []byte) (rec record, err error) {
 	}
 	if data, _, ok := member(rest, `,"b":`); ok {
 		rec.base64 = data
+	} else if data, ok := bytes.CutPrefix(rest, []byte(`,"p":`)); ok {
+		rec.bytes, _ = bytes.CutSuffix(data, closeBrace)
 	} else if data, ok := bytes.CutPrefix(rest, []byte(`,"o":`)); ok {
 		rec.json, _ = bytes.CutSuffix(data, closeBrace)
 	}
@@ -158,13 +170,13 @@ func parseRecord(body []byte) (rec record, err error) {
 
 // check reports a record that lacks what its type has.
 func (r record) check() error {
-	hasData := len(r.json) > 0 || r.base64 != nil
+	hasData := len(r.json) > 0 || r.base64 != nil || r.bytes != nil
 	ok := false
 	switch string(r.typ) {
 	case recordObject, capture.Added, capture.Modified, capture.Deleted:
 		ok = r.key != nil && hasData
 	case recordChunk:
-		ok = r.base64 != nil
+		ok = r.base64 != nil || r.bytes != nil
 	case capture.BookmarkType:
 		ok = r.version != nil
 	}
@@ -212,9 +224,12 @@ func escaped(b []byte) bool {
 	return n%2 == 1
 }
 
-// data is the object in a record, in the encoding it was received in. A
-// protobuf object is decoded into buf if that is large enough.
+// data is the object in a record, in the encoding it was received in. One that
+// has to be decoded is decoded into buf, if that is large enough.
 func (r record) data(buf []byte) (raw []byte, enc capture.Encoding, err error) {
+	if r.bytes != nil {
+		return r.bytes, capture.Protobuf, nil
+	}
 	if r.base64 == nil {
 		return r.json, capture.JSON, nil
 	}

@@ -7,12 +7,11 @@ import (
 	"strings"
 
 	"github.com/edgehub-io/edge-hub/edgehub/capture"
-	"github.com/edgehub-io/edge-hub/edgehub/journal"
 )
 
 // staging is a list that is being recorded, perhaps page by page.
 type staging struct {
-	file   *journal.File
+	file   *viewFile
 	count  int
 	head   endRecord
 	before uint64
@@ -20,16 +19,12 @@ type staging struct {
 }
 
 func (r *recording) stage() (*staging, error) {
-	r.store.siblings(r.view.key) // makes room of what a crash left beside it
-	file, err := r.store.journal.Stage(r.view.file)
+	r.store.siblings(r.view.key.directory()) // makes room of what a crash left beside it
+	file, err := r.store.stageFile(r.view)
 	if err != nil {
 		return nil, err
 	}
-	st := &staging{file: file, before: r.before}
-	if err := appendJSON(file, viewRecord{recordView, formatVersion, r.view.key}); err != nil {
-		return nil, errors.Join(err, file.Discard())
-	}
-	return st, nil
+	return &staging{file: file, before: r.before}, nil
 }
 
 // object appends a listed object.

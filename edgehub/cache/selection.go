@@ -40,7 +40,7 @@ func (s *Store) find(q Query) (*selection, error) {
 		return nil, err
 	}
 	if best == nil {
-		for _, v := range s.siblings(q.Key) {
+		for _, v := range s.siblings(q.Key.directory()) {
 			if !covers(v.key, q) {
 				continue
 			}
@@ -68,7 +68,7 @@ func (s *Store) find(q Query) (*selection, error) {
 
 // own returns the content of the view that a query names.
 func (s *Store) own(q Query) (*snapshot, error) {
-	for _, v := range s.siblings(q.Key) {
+	for _, v := range s.siblings(q.Key.directory()) {
 		if v.key == q.Key {
 			return v.snapshot(s)
 		}

@@ -3,8 +3,6 @@ package cache
 import (
 	"hash/maphash"
 	"io"
-
-	"github.com/edgehub-io/edge-hub/edgehub/journal"
 )
 
 // Programs read the same few objects again and again. An answer that a view was
@@ -20,7 +18,7 @@ var answerSeed = maphash.MakeSeed()
 // lastAnswer is the answer that the content of a view was last recorded from.
 type lastAnswer struct {
 	sum     uint64
-	journal *journal.File
+	journal *viewFile
 	last    uint64
 }
 

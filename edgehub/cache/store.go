@@ -24,6 +24,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
+	"github.com/edgehub-io/edge-hub/edgehub/seal"
 )
 
 // Options are a Store's settings.
@@ -36,6 +37,12 @@ type Options struct {
 	// Listed says which agents metrics name; others are "other". Nil names
 	// every agent.
 	Listed func(agent string) bool
+	// Key is what Secrets are sealed with. Without one they are not kept.
+	Key *seal.Key
+	// DenySecrets reports whether the Secrets that an identity reads under an
+	// agent must not be kept. It must be quick, must not call the Store, and may
+	// change its mind; call SetAgents when it has. Nil denies none.
+	DenySecrets func(agent, identity string) bool
 }
 
 // Store is all views of a node.
@@ -46,6 +53,9 @@ type Store struct {
 	budget     budget
 	pages      pages
 	recordings sync.WaitGroup
+
+	sealKey     *seal.Key // nil for none
+	denySecrets func(agent, identity string) bool
 
 	ledger   *ledger
 	disk     *disk
@@ -77,7 +87,10 @@ type views struct {
 // Open returns the store over a cache directory. It reads no view before one is
 // asked for.
 func Open(options Options) *Store {
-	s := &Store{clock: options.Clock, dirs: map[directory]*views{}}
+	s := &Store{clock: options.Clock, dirs: map[directory]*views{}, sealKey: options.Key, denySecrets: options.DenySecrets}
+	if s.denySecrets == nil {
+		s.denySecrets = func(string, string) bool { return false }
+	}
 	if s.clock == nil {
 		s.clock = clock.RealClock{}
 	}
@@ -123,7 +136,8 @@ func (s *Store) Close() error {
 }
 
 // SetAgents says which agents are cached. Views of others are removed, on disk
-// as in memory. Until it is called nothing is, and nothing is removed.
+// as in memory, and so are those that Options.DenySecrets denies. Until it is
+// called nothing is cached, and nothing is removed.
 func (s *Store) SetAgents(caches func(agent string) bool) error {
 	s.agentsMu.Lock()
 	defer s.agentsMu.Unlock()
@@ -133,7 +147,7 @@ func (s *Store) SetAgents(caches func(agent string) bool) error {
 	s.caches = caches
 	gone := map[directory]*views{}
 	for dir, views := range s.dirs {
-		if !caches(dir.agent) {
+		if !caches(dir.agent) || s.denies(dir) {
 			gone[dir] = views
 			delete(s.dirs, dir)
 		}
@@ -142,7 +156,9 @@ func (s *Store) SetAgents(caches func(agent string) bool) error {
 	remove := map[string]bool{}
 	for dir, views := range gone {
 		views.remove()
-		remove[agentPath(dir.agent)] = true
+		if !caches(dir.agent) {
+			remove[agentPath(dir.agent)] = true
+		}
 	}
 	entries, err := s.journal.ReadDir(".")
 	if err != nil {
@@ -156,6 +172,7 @@ func (s *Store) SetAgents(caches func(agent string) bool) error {
 			s.ledger.gone(e.Name())
 		}
 	}
+	errs = append(errs, s.removeDenied())
 	s.refusals.keep(caches)
 	s.ledger.signal() // the quota may have changed as well
 	return errors.Join(errs...)
@@ -169,9 +186,9 @@ func (s *Store) KeepAgents(caches func(agent string) bool) {
 	s.caches = caches
 }
 
-// view returns the view with a key; nil if its agent is not cached.
+// view returns the view with a key; nil if it is not to be cached.
 func (s *Store) view(key Key) *view {
-	dir := s.directory(key)
+	dir := s.directory(key.directory())
 	if dir == nil {
 		return nil
 	}
@@ -180,14 +197,13 @@ func (s *Store) view(key Key) *view {
 	return dir.view(key)
 }
 
-// directory returns the views beside a key's; nil if its agent is not cached.
-func (s *Store) directory(key Key) *views {
+// directory returns the views in a directory; nil if they are not to be cached.
+func (s *Store) directory(d directory) *views {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.caches == nil || !s.caches(key.Agent) {
+	if s.caches == nil || !s.caches(d.agent) || d.sealed() && s.sealKey == nil || s.denies(d) {
 		return nil
 	}
-	d := key.directory()
 	dir := s.dirs[d]
 	if dir == nil {
 		dir = &views{byKey: map[Key]*view{}}
@@ -225,8 +241,8 @@ func (d *views) remove() {
 
 // siblings returns every view of a resource of one agent and identity,
 // including those that only the disk knows of yet.
-func (s *Store) siblings(key Key) []*view {
-	dir := s.directory(key)
+func (s *Store) siblings(d directory) []*view {
+	dir := s.directory(d)
 	if dir == nil {
 		return nil
 	}
@@ -235,7 +251,7 @@ func (s *Store) siblings(key Key) []*view {
 	var found []Key
 	if !dir.discovered {
 		// The disk is read without dir.mu, which the live path takes.
-		found, dir.discovered = s.discover(key.directory())
+		found, dir.discovered = s.discover(d)
 	}
 	dir.mu.Lock()
 	defer dir.mu.Unlock()
@@ -247,7 +263,7 @@ func (s *Store) siblings(key Key) []*view {
 
 // discover returns the keys of the views whose files are in a directory, and
 // whether that is all of them. It removes what a crash left of lists that were
-// being recorded.
+// being recorded, and what ought to be sealed and is not.
 func (s *Store) discover(d directory) (keys []Key, all bool) {
 	all = true
 	entries, err := s.journal.ReadDir(d.path())
@@ -262,8 +278,11 @@ func (s *Store) discover(d directory) (keys []Key, all bool) {
 		key, err := s.keyOf(path.Join(d.path(), e.Name()))
 		if err != nil || key.directory() != d || key.file() != path.Join(d.path(), e.Name()) {
 			klog.V(2).InfoS("Ignoring a file that is no view", "directory", d.path(), "file", e.Name(), "reason", err)
+			if d.sealed() && isDamage(err) && !e.IsDir() {
+				s.removeDamaged(path.Join(d.path(), e.Name()), err)
+			}
 			// What can't be read now may be next time.
-			all = all && (err == nil || isDamage(err))
+			all = all && (err == nil || isUseless(err))
 			continue
 		}
 		keys = append(keys, key)
@@ -277,11 +296,15 @@ func isDamage(err error) bool {
 	return errors.Is(err, journal.ErrCorrupt) || errors.Is(err, errFormat) || errors.Is(err, errNotLegal)
 }
 
+// isUseless reports whether an error says that a file can't become a view, unless
+// the hub is started with another key.
+func isUseless(err error) bool { return isDamage(err) || errors.Is(err, errOtherKey) }
+
 var errStop = errors.New("read enough")
 
 // keyOf reads a file's first record.
 func (s *Store) keyOf(file string) (key Key, err error) {
-	f, err := s.journal.Open(file, func(_ journal.Position, body []byte) error {
+	f, err := s.openFile(file, func(_ journal.Position, body []byte) error {
 		rec, err := parseRecord(body)
 		if err != nil {
 			return err

@@ -19,19 +19,30 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
+	"github.com/edgehub-io/edge-hub/edgehub/seal"
 )
+
+// sealKey is a node's key.
+var sealKey = func() *seal.Key {
+	key, err := seal.NewKey([]byte("a key that is not much of a secret"))
+	if err != nil {
+		panic(err)
+	}
+	return key
+}()
 
 // fixture is a Store over a real directory.
 type fixture struct {
 	*testing.T
 	*Store
-	dir  string
-	root *os.Root
+	dir     string
+	root    *os.Root
+	options Options // less the directory
 }
 
 func newFixture(t *testing.T, agents ...string) *fixture {
 	t.Helper()
-	f := &fixture{T: t, dir: t.TempDir()}
+	f := &fixture{T: t, dir: t.TempDir(), options: Options{Key: sealKey}}
 	f.open(agents...)
 	return f
 }
@@ -47,7 +58,9 @@ func (f *fixture) open(agents ...string) {
 		f.Fatal(err)
 	}
 	f.root = root
-	f.Store = Open(Options{FS: journal.OS(root)})
+	options := f.options
+	options.FS = journal.OS(root)
+	f.Store = Open(options)
 	f.setAgents(agents...)
 	store := f.Store
 	f.Cleanup(func() {

@@ -33,18 +33,19 @@ type view struct {
 	file string
 
 	mu      sync.Mutex
-	removed bool          // its agent is no longer cached
-	loaded  bool          // the fields below say what the disk holds
-	journal *journal.File // nil if there is nothing complete
-	head    endRecord     // the list's own record
-	base    uint64        // resourceVersion of the list; changes before it are unknown
-	last    uint64        // resourceVersion up to which the view is complete
-	listed  int64         // bytes of the file that are the list
-	objects int           // none in a document
-	index   *index        // nil unless it was asked for
-	used    time.Time     // when the index was last asked for
-	asOf    time.Time     // when the cloud last confirmed the content
-	answer  lastAnswer    // that the content was recorded from, if it is one object
+	removed bool       // its agent is no longer cached
+	loaded  bool       // the fields below say what the disk holds
+	journal *viewFile  // nil if there is nothing complete
+	stray   bool       // a file lies in its place that is not its content
+	head    endRecord  // the list's own record
+	base    uint64     // resourceVersion of the list; changes before it are unknown
+	last    uint64     // resourceVersion up to which the view is complete
+	listed  int64      // bytes of the file that are the list
+	objects int        // none in a document
+	index   *index     // nil unless it was asked for
+	used    time.Time  // when the index was last asked for
+	asOf    time.Time  // when the cloud last confirmed the content
+	answer  lastAnswer // that the content was recorded from, if it is one object
 
 	// seen is last as of some moment ago. The live path reads it without
 	// waiting for mu, which is held while the file is read.
@@ -103,9 +104,12 @@ func (v *view) load(s *Store) {
 	}
 	v.loaded = true
 	var l loader
-	file, err := s.journal.Open(v.file, l.read)
+	file, err := s.openFile(v.file, l.read)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		return
+	case errors.Is(err, errOtherKey):
+		v.stray = true // absent until a list replaces it
 		return
 	case err == nil && !l.ended:
 		err = fmt.Errorf("list without end: %w", journal.ErrCorrupt)
@@ -121,12 +125,7 @@ func (v *view) load(s *Store) {
 		return
 	}
 	if err != nil {
-		klog.ErrorS(err, "Dropping a cache file that can't be read", "file", v.file)
-		s.metrics.dropped.Inc()
-		if err := s.journal.RemoveAll(v.file); err != nil {
-			klog.ErrorS(err, "Could not remove it", "file", v.file)
-		}
-		s.ledger.gone(v.file)
+		s.removeDamaged(v.file, err)
 		return
 	}
 	v.journal, v.head, v.base, v.listed = file, l.end, l.base, l.listed
@@ -134,6 +133,16 @@ func (v *view) load(s *Store) {
 	v.asOf = file.ModTime()
 	v.objects = l.objects
 	s.ledger.set(v)
+}
+
+// removeDamaged removes a file whose content is of no use to anybody.
+func (s *Store) removeDamaged(file string, err error) {
+	klog.ErrorS(err, "Dropping a cache file that can't be read", "file", file)
+	s.metrics.dropped.Inc()
+	if err := s.journal.RemoveAll(file); err != nil {
+		klog.ErrorS(err, "Could not remove it", "file", file)
+	}
+	s.ledger.gone(file)
 }
 
 // loader checks that a file's records are those of a view, in a legal order.
@@ -193,7 +202,7 @@ func (l *loader) read(pos journal.Position, body []byte) error {
 // install makes a staged list the view's content. before is what v.last was
 // when the list was asked for, and consistent says that the client wanted the
 // newest state, not any. v.mu is held.
-func (v *view) install(s *Store, staged *journal.File, end endRecord, before uint64, consistent bool) error {
+func (v *view) install(s *Store, staged *viewFile, end endRecord, before uint64, consistent bool) error {
 	if v.removed {
 		return errRemoved
 	}
@@ -211,7 +220,7 @@ func (v *view) install(s *Store, staged *journal.File, end endRecord, before uin
 	if v.journal != nil {
 		_ = v.journal.Close() // replaced; its readers hold their own reference
 	}
-	v.journal, v.head, v.base = staged, end, version
+	v.journal, v.head, v.base, v.stray = staged, end, version, false
 	v.advance(version)
 	v.listed, v.index, v.asOf = staged.Size(), nil, s.clock.Now()
 	v.objects = end.Count
@@ -235,11 +244,13 @@ func objectsMore(typ string) int {
 // drop forgets the view's content and removes its file. v.mu is held.
 func (v *view) drop(s *Store) error {
 	v.load(s)
-	if v.journal == nil && v.loaded {
+	if v.journal == nil && v.loaded && !v.stray {
 		return nil
 	}
 	v.forget(s)
-	return s.journal.RemoveAll(v.file)
+	err := s.journal.RemoveAll(v.file)
+	v.stray = err != nil // and to be removed by another try
+	return err
 }
 
 // forget gives up the view's content; its file is removed by whoever calls.
@@ -248,7 +259,7 @@ func (v *view) forget(s *Store) {
 	if v.journal != nil {
 		_ = v.journal.Close() // its file is removed
 	}
-	v.journal, v.index, v.head, v.base, v.loaded = nil, nil, endRecord{}, 0, true
+	v.journal, v.index, v.head, v.base, v.loaded, v.stray = nil, nil, endRecord{}, 0, true, false
 	v.advance(0)
 	s.ledger.gone(v.file)
 }
@@ -312,7 +323,7 @@ func (v *view) snapshot(s *Store) (*snapshot, error) {
 // snapshot is a view at one moment. It stays as it is while the view goes on.
 type snapshot struct {
 	key        Key
-	journal    *journal.File
+	journal    *viewFile
 	head       endRecord
 	base, last uint64
 	version    string

@@ -18,6 +18,7 @@ import (
 	"github.com/edgehub-io/edge-hub/edgehub/certificates"
 	"github.com/edgehub-io/edge-hub/edgehub/config"
 	"github.com/edgehub-io/edge-hub/edgehub/identity"
+	"github.com/edgehub-io/edge-hub/edgehub/seal"
 	"github.com/edgehub-io/edge-hub/edgehub/upstream"
 )
 
@@ -28,6 +29,7 @@ type admin struct {
 	identity *identity.Authenticator
 	upstream *upstream.Upstream
 	store    *cache.Store
+	sealKey  *seal.Key
 	registry *prometheus.Registry
 	profile  bool
 
@@ -82,6 +84,11 @@ func (a *admin) readyz(w http.ResponseWriter, _ *http.Request) {
 		line(true, "identity", fmt.Sprintf("%d keys of %s", keys, issuer))
 	}
 	cacheLine(a.store.Status(), line)
+	if a.sealKey == nil {
+		line(false, "secrets", "not cached: there is no key to seal them with, see the log")
+	} else {
+		line(true, "secrets", "sealed with "+a.sealKey.Origin())
+	}
 	if a.certificates != nil {
 		for _, s := range a.certificates.Status() {
 			switch {

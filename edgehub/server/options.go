@@ -40,9 +40,12 @@ type Options struct {
 	CacheQuota             resource.Quantity // in total, 0 for none
 	CacheQuotaPerAgent     resource.Quantity // of each agent, 0 for none
 	StateDir               string
-	AdminListen            string
-	Profiling              bool
-	Limits                 limits.Options
+	// CredentialsDir is where systemd puts credentials, empty without any. The key
+	// that Secrets are sealed with may be among them, see seal.OpenKey.
+	CredentialsDir string
+	AdminListen    string
+	Profiling      bool
+	Limits         limits.Options
 }
 
 // Validate checks what can be checked without looking at files.

@@ -29,6 +29,7 @@ import (
 	"github.com/edgehub-io/edge-hub/edgehub/identity"
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
 	"github.com/edgehub-io/edge-hub/edgehub/limits"
+	"github.com/edgehub-io/edge-hub/edgehub/seal"
 	"github.com/edgehub-io/edge-hub/edgehub/upstream"
 )
 
@@ -57,6 +58,7 @@ type hub struct {
 	config    *config.Source
 	identity  *identity.Authenticator
 	store     *cache.Store
+	sealKey   *seal.Key      // that Secrets are sealed with; nil if they can't be cached
 	clientCAs *x509.CertPool // that client certificates are verified by, nil for none
 	serving   func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 
@@ -100,7 +102,7 @@ func Run(ctx context.Context, options Options) error {
 	if err := http2.Configure(proxy, http2.Options{}); err != nil {
 		return err
 	}
-	administration := &admin{config: h.config, identity: h.identity, upstream: h.upstream, store: h.store, registry: h.registry, certificates: h.certificates, profile: options.Profiling}
+	administration := &admin{config: h.config, identity: h.identity, upstream: h.upstream, store: h.store, sealKey: h.sealKey, registry: h.registry, certificates: h.certificates, profile: options.Profiling}
 	health := &http.Server{Handler: administration.handler(), ReadHeaderTimeout: readHeaderTimeout, ErrorLog: proxy.ErrorLog}
 
 	listeners, err := listen(options)
@@ -187,8 +189,11 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 		return id.Key, err == nil
 	}, h.registry)
 	h.config = config.Open(state, h.registry)
+	if h.sealKey, err = seal.OpenKey(options.CredentialsDir, state); err != nil {
+		klog.ErrorS(err, "Secrets are not cached, for there is no key to seal them with")
+	}
 	h.store = cache.Open(cache.Options{
-		FS: journal.OS(cacheDir), Registry: h.registry, Listed: h.listed,
+		FS: journal.OS(cacheDir), Registry: h.registry, Listed: h.listed, Key: h.sealKey,
 		Quota: cache.Quota{Total: options.CacheQuota.Value(), PerAgent: options.CacheQuotaPerAgent.Value()},
 	})
 	if _, known, _ := h.config.Status(); known {

@@ -48,7 +48,7 @@ func command() *cobra.Command {
 }
 
 func runCommand() *cobra.Command {
-	var o server.Options
+	o := server.Options{CredentialsDir: os.Getenv("CREDENTIALS_DIRECTORY")} // see systemd.exec(5)
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the hub",
