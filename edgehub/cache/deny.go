@@ -14,21 +14,23 @@ import (
 func (d directory) sealed() bool { return holdsSealed(d.resource) }
 
 // denies reports whether what is in a directory must not be kept.
-func (s *Store) denies(d directory) bool { return d.sealed() && s.denySecrets(d.agent, d.identity) }
+func (s *Store) denies(d directory) bool {
+	return d.sealed() && s.denySecrets(d.agent, d.identity) || !s.admits(d.agent, d.identity)
+}
 
 // removeDenied removes from the disk what must not be kept. Its views have
 // ended.
 func (s *Store) removeDenied() error {
 	var errs []error
 	s.walk(".", 0, func(dir string) {
-		if !holdsSealed(dir) {
+		if strings.Count(dir, "/") != 2 {
 			return
 		}
 		d, ok := s.directoryOf(dir)
 		if !ok || !s.denies(d) {
 			return
 		}
-		klog.InfoS("Removing cached Secrets that are no longer to be kept", "directory", dir)
+		klog.InfoS("Removing cached data that is no longer to be kept", "directory", dir)
 		errs = append(errs, s.journal.RemoveAll(dir))
 		s.ledger.gone(dir)
 		s.refusals.gone(dir)
@@ -36,7 +38,7 @@ func (s *Store) removeDenied() error {
 	return errors.Join(errs...)
 }
 
-// directoryOf is the directory of sealed views that has a path. If the path is
+// directoryOf is the directory of views that has a path. If the path is
 // shortened, one of its files has to tell; what that says is true if it leads to
 // the same path.
 func (s *Store) directoryOf(dir string) (d directory, ok bool) {
@@ -51,6 +53,12 @@ func (s *Store) directoryOf(dir string) (d directory, ok bool) {
 		return d, false
 	}
 	for _, e := range entries {
+		if !holdsSealed(dir) {
+			if key, err := s.keyOf(path.Join(dir, e.Name())); err == nil && key.directory().path() == dir {
+				return key.directory(), true
+			}
+			continue
+		}
 		var rec sealedRecord
 		f, err := s.journal.Open(path.Join(dir, e.Name()), func(_ journal.Position, body []byte) (err error) {
 			if rec, err = parseSealed(body); err == nil {

@@ -128,7 +128,8 @@ func (c *contents) shares() map[string]share {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	shares := map[string]share{}
-	for agent, s := range l.agents {
+	for holder, s := range l.holders {
+		agent := agentOf(holder)
 		if c.listed != nil && !c.listed(agent) {
 			agent = "other"
 		}

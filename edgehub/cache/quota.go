@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/utils/clock"
 )
 
@@ -23,20 +24,48 @@ import (
 // replace. For as long as that lasts the lists being recorded may take as much
 // again as the quota.
 type Quota struct {
-	Total    int64
+	Total int64
+	// PerAgent bounds what the ServiceAccounts of one namespace have as one
+	// agent, and what all other callers together have: namespaces are tenants,
+	// who must not evict what another has.
 	PerAgent int64
-	// Of returns an agent's own bound in place of PerAgent, ok is false if it
-	// has none. It may change its mind. Nil if no agent has one.
-	Of func(agent string) (bytes int64, ok bool)
+	// Of returns a bound in place of PerAgent, ok is false if there is none.
+	// namespace is that of the ServiceAccounts, "" for all other callers. It
+	// may change its mind. Nil if there never is one.
+	Of func(agent, namespace string) (bytes int64, ok bool)
 }
 
-func (q Quota) of(agent string) int64 {
+func (q Quota) of(holder string) int64 {
 	if q.Of != nil {
-		if bytes, ok := q.Of(agent); ok {
+		agent, namespace, _ := strings.Cut(holder, holderSeparator)
+		if bytes, ok := q.Of(agent, namespace); ok {
 			return bytes
 		}
 	}
 	return q.PerAgent
+}
+
+// holderSeparator is in no agent.
+const holderSeparator = "\x00"
+
+// holderOfFile is on whose account a file is: an agent, followed by the namespace
+// if it holds what a ServiceAccount has read.
+func holderOfFile(file string) string {
+	agent := agentOfFile(file)
+	_, rest, _ := strings.Cut(file, "/")
+	// Names are shortened at their end.
+	if account, ok := strings.CutPrefix(rest, serviceaccount.ServiceAccountUsernamePrefix); ok {
+		if namespace, _, ok := strings.Cut(account, ":"); ok {
+			return agent + holderSeparator + namespace
+		}
+	}
+	return agent
+}
+
+// agentOf is the agent of a holder.
+func agentOf(holder string) string {
+	agent, _, _ := strings.Cut(holder, holderSeparator)
+	return agent
 }
 
 // ledger accounts for the bytes on the disk, by file. Nothing reads or writes a
@@ -46,17 +75,17 @@ type ledger struct {
 	clock clock.PassiveClock
 	over  chan struct{} // signalled when something grew beyond the quota
 
-	mu     sync.Mutex
-	files  map[string]*account
-	agents map[string]*share
-	total  int64
-	staged int64 // bytes of lists that are being recorded
+	mu      sync.Mutex
+	files   map[string]*account
+	holders map[string]*share
+	total   int64
+	staged  int64 // bytes of lists that are being recorded
 }
 
 // account is one view's file.
 type account struct {
 	file    string
-	agent   string
+	holder  string
 	size    int64
 	objects int       // as far as this process knows
 	used    time.Time // when it was last answered from or written to
@@ -64,14 +93,14 @@ type account struct {
 	touched bool      // the disk knows of used
 }
 
-// share is what one agent has.
+// share is what one holder has.
 type share struct {
 	bytes, staged  int64
 	views, objects int
 }
 
 func newLedger(quota Quota, clock clock.PassiveClock) *ledger {
-	return &ledger{quota: quota, clock: clock, over: make(chan struct{}, 1), files: map[string]*account{}, agents: map[string]*share{}}
+	return &ledger{quota: quota, clock: clock, over: make(chan struct{}, 1), files: map[string]*account{}, holders: map[string]*share{}}
 }
 
 // agentOfFile is the agent in whose directory a file is.
@@ -85,10 +114,10 @@ func agentOfFile(file string) string {
 
 // share is called with l.mu held.
 func (l *ledger) share(agent string) *share {
-	s := l.agents[agent]
+	s := l.holders[agent]
 	if s == nil {
 		s = &share{}
-		l.agents[agent] = s
+		l.holders[agent] = s
 	}
 	return s
 }
@@ -97,16 +126,16 @@ func (l *ledger) share(agent string) *share {
 func (l *ledger) put(file string, size int64, objects int) *account {
 	a := l.files[file]
 	if a == nil {
-		a = &account{file: file, agent: agentOfFile(file)}
+		a = &account{file: file, holder: holderOfFile(file)}
 		l.files[file] = a
-		l.share(a.agent).views++
+		l.share(a.holder).views++
 	}
-	s := l.share(a.agent)
+	s := l.share(a.holder)
 	s.bytes += size - a.size
 	l.total += size - a.size
 	s.objects += objects - a.objects
 	a.size, a.objects = size, objects
-	if limit := l.quota.of(a.agent); limit > 0 && s.bytes > limit || l.quota.Total > 0 && l.total > l.quota.Total {
+	if limit := l.quota.of(a.holder); limit > 0 && s.bytes > limit || l.quota.Total > 0 && l.total > l.quota.Total {
 		l.signal()
 	}
 	return a
@@ -167,14 +196,14 @@ func (l *ledger) gone(name string) {
 func (l *ledger) remove(file string) {
 	a := l.put(file, 0, 0)
 	delete(l.files, file)
-	l.share(a.agent).views--
-	l.forget(a.agent)
+	l.share(a.holder).views--
+	l.forget(a.holder)
 }
 
 // forget drops an agent that has nothing. l.mu is held.
 func (l *ledger) forget(agent string) {
-	if *l.agents[agent] == (share{}) {
-		delete(l.agents, agent)
+	if *l.holders[agent] == (share{}) {
+		delete(l.holders, agent)
 	}
 }
 
@@ -187,7 +216,7 @@ func (l *ledger) knows(file string) bool {
 
 // grewStaged is told by the journal of lists that are being recorded.
 func (l *ledger) grewStaged(file string, bytes int64) {
-	agent := agentOfFile(file)
+	agent := holderOfFile(file)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.share(agent).staged += bytes
@@ -199,8 +228,8 @@ func (l *ledger) grewStaged(file string, bytes int64) {
 func (l *ledger) mayStage(v *view) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	limit := l.quota.of(v.key.Agent)
-	s := l.agents[v.key.Agent]
+	limit := l.quota.of(holderOfFile(v.file))
+	s := l.holders[holderOfFile(v.file)]
 	return s == nil || (limit == 0 || s.staged <= limit) && (l.quota.Total == 0 || l.staged <= l.quota.Total)
 }
 
@@ -258,11 +287,11 @@ const (
 func (l *ledger) plan(file string, size int64) (leave []eviction, ok bool) {
 	agent, total := "", l.total
 	bytes := map[string]int64{}
-	for name, s := range l.agents {
+	for name, s := range l.holders {
 		bytes[name] = s.bytes
 	}
 	if file != "" {
-		agent = agentOfFile(file)
+		agent = holderOfFile(file)
 		grown := size
 		if a := l.files[file]; a != nil {
 			grown -= a.size
@@ -283,7 +312,7 @@ func (l *ledger) plan(file string, size int64) (leave []eviction, ok bool) {
 		queues[agent] = queue[1:]
 		limit := l.quota.of(agent)
 		tooLarge := limit > 0 && a.size > limit || l.quota.Total > 0 && a.size > l.quota.Total
-		leave = append(leave, eviction{a.file, agent, a.size, reason, tooLarge})
+		leave = append(leave, eviction{a.file, agentOf(agent), a.size, reason, tooLarge})
 		bytes[agent] -= a.size
 		total -= a.size
 		return true
@@ -321,7 +350,7 @@ func largest(bytes map[string]int64, preferred string) string {
 func (l *ledger) leastRecentlyUsed(agent, except string) []*account {
 	var queue []*account
 	for _, a := range l.files {
-		if a.agent == agent && a.file != except {
+		if a.holder == agent && a.file != except {
 			queue = append(queue, a)
 		}
 	}
@@ -338,14 +367,14 @@ func (l *ledger) displaced(except string) (eviction, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	bytes := map[string]int64{}
-	for name, s := range l.agents {
+	for name, s := range l.holders {
 		bytes[name] = s.bytes + s.staged
 	}
-	queue := l.leastRecentlyUsed(largest(bytes, agentOfFile(except)), except)
+	queue := l.leastRecentlyUsed(largest(bytes, holderOfFile(except)), except)
 	if len(queue) == 0 {
 		return eviction{}, false
 	}
-	return eviction{queue[0].file, queue[0].agent, queue[0].size, diskFull, false}, true
+	return eviction{queue[0].file, agentOf(queue[0].holder), queue[0].size, diskFull, false}, true
 }
 
 // untouched returns the accounts of files whose use the disk does not know of,

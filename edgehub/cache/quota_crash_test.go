@@ -48,7 +48,7 @@ func (h *crashHistory) balance() {
 			continue
 		}
 		total += int64(len(content))
-		agents[agentOfFile(name)] += int64(len(content))
+		agents[holderOfFile(name)] += int64(len(content))
 	}
 	l := h.ledger
 	l.mu.Lock()
@@ -57,7 +57,7 @@ func (h *crashHistory) balance() {
 		h.Fatalf("the disk holds %d bytes and %d staged, the ledger says %d and %d", total, staged, l.total, l.staged)
 	}
 	for agent, bytes := range agents {
-		if s := l.agents[agent]; s == nil || s.bytes != bytes {
+		if s := l.holders[agent]; s == nil || s.bytes != bytes {
 			h.Fatalf("%s has %d bytes, the ledger says %+v", agent, bytes, s)
 		}
 		if limit := l.quota.of(agent); bytes > limit {

@@ -57,8 +57,8 @@ func TestWhoLeaves(t *testing.T) {
 		{name: "it has grown", quota: Quota{PerAgent: 20}, has: []string{"a/1 10 9", "a/2 10 2"}, file: "a/2", size: 11, want: "a/1"},
 		{name: "too large alone", quota: Quota{PerAgent: 20}, has: []string{"a/1 10 1", "b/1 10 1"}, file: "a/2", size: 21, refused: true},
 		{name: "too large for the total", quota: Quota{Total: 30}, has: []string{"a/1 10 1", "b/1 10 1"}, file: "a/2", size: 31, refused: true},
-		{name: "an agent's own quota", quota: Quota{PerAgent: 5, Of: func(a string) (int64, bool) { return 40, a == "a" }}, has: []string{"a/1 10 1"}, file: "a/2", size: 30},
-		{name: "a quota of its own that is none", quota: Quota{PerAgent: 5, Of: func(string) (int64, bool) { return 0, true }}, has: []string{"a/1 10 1"}, file: "a/2", size: 30},
+		{name: "an agent's own quota", quota: Quota{PerAgent: 5, Of: func(a, _ string) (int64, bool) { return 40, a == "a" }}, has: []string{"a/1 10 1"}, file: "a/2", size: 30},
+		{name: "a quota of its own that is none", quota: Quota{PerAgent: 5, Of: func(_, _ string) (int64, bool) { return 0, true }}, has: []string{"a/1 10 1"}, file: "a/2", size: 30},
 		{name: "who has the most", quota: Quota{Total: 40}, has: []string{"a/1 5 1", "b/1 15 3", "b/2 15 2"}, file: "c/1", size: 10, want: "b/2"},
 		{name: "the newcomer has the most", quota: Quota{Total: 40}, has: []string{"a/1 15 1", "c/1 15 2", "c/2 5 1"}, file: "c/3", size: 10, want: "c/2"},
 		{name: "who has the most is asked again", quota: Quota{Total: 40}, has: []string{"a/1 15 1", "c/1 15 2", "c/2 5 1"}, file: "c/3", size: 15, want: "c/2 c/1"},
@@ -107,9 +107,9 @@ func TestNobodyLosesTheirShareToOthers(t *testing.T) {
 			}
 			continue
 		}
-		members := sets.KeySet(l.agents).Insert(agent).Len()
+		members := sets.KeySet(l.holders).Insert(agent).Len()
 		left := map[string]int64{agent: size}
-		for name, s := range l.agents {
+		for name, s := range l.holders {
 			left[name] += s.bytes
 		}
 		for _, e := range leave {
@@ -118,7 +118,7 @@ func TestNobodyLosesTheirShareToOthers(t *testing.T) {
 			}
 			for _, a := range l.files {
 				stays := !slices.ContainsFunc(leave, func(other eviction) bool { return other.file == a.file })
-				if a.agent == e.agent && stays && a.used.Before(l.files[e.file].used) {
+				if a.holder == e.agent && stays && a.used.Before(l.files[e.file].used) {
 					t.Fatalf("%s leaves, %s was used before it", e.file, a.file)
 				}
 			}
@@ -344,7 +344,7 @@ func TestAViewThatGrowsMakesOthersLeaveThenIsCompactedThenLeaves(t *testing.T) {
 		grow(same, 50)
 		f.expectKept("app", "a b", "a")
 		f.expect(inA, fmt.Sprintf("x@%d rv=%d", version, version))
-		if s := f.ledger.agents["app"]; s.bytes > 100000 {
+		if s := f.ledger.holders["app"]; s.bytes > 100000 {
 			t.Errorf("%d bytes", s.bytes)
 		}
 		grow(func(i int) string { return fmt.Sprint("y", i) }, 50)
@@ -511,7 +511,7 @@ func TestMetricsFollowPrometheusConventions(t *testing.T) {
 		for name, want := range map[string]float64{
 			"objects app": 3, "objects other": 4, "views app": 1, "views other": 2, "incomplete_views quota": 1,
 			"quota_bytes total": 5000, "quota_bytes agent": 2000, "degraded": 1, "disk_errors_total write io_error": 1,
-			"not_recorded_total quota": 1, "evictions_total agent_quota": 0, "bytes app": float64(f.ledger.agents["app"].bytes),
+			"not_recorded_total quota": 1, "evictions_total agent_quota": 0, "bytes app": float64(f.ledger.holders["app"].bytes),
 		} {
 			if value, ok := got[name]; !ok || value != want {
 				t.Errorf("%s is %v, want %v", name, value, want)

@@ -43,6 +43,9 @@ type Options struct {
 	// agent must not be kept. It must be quick, must not call the Store, and may
 	// change its mind; call SetAgents when it has. Nil denies none.
 	DenySecrets func(agent, identity string) bool
+	// Admits reports whether anything that an identity reads under a cached agent
+	// may be kept. The same holds for it; nil admits everybody.
+	Admits func(agent, identity string) bool
 }
 
 // Store is all views of a node.
@@ -56,6 +59,7 @@ type Store struct {
 
 	sealKey     *seal.Key // nil for none
 	denySecrets func(agent, identity string) bool
+	admits      func(agent, identity string) bool
 
 	ledger   *ledger
 	disk     *disk
@@ -90,6 +94,9 @@ func Open(options Options) *Store {
 	s := &Store{clock: options.Clock, dirs: map[directory]*views{}, sealKey: options.Key, denySecrets: options.DenySecrets}
 	if s.denySecrets == nil {
 		s.denySecrets = func(string, string) bool { return false }
+	}
+	if s.admits = options.Admits; s.admits == nil {
+		s.admits = func(string, string) bool { return true }
 	}
 	if s.clock == nil {
 		s.clock = clock.RealClock{}
@@ -136,7 +143,8 @@ func (s *Store) Close() error {
 }
 
 // SetAgents says which agents are cached. Views of others are removed, on disk
-// as in memory, and so are those that Options.DenySecrets denies. Until it is
+// as in memory, and so are those that Options.DenySecrets denies or Options.Admits
+// does not admit. Until it is
 // called nothing is cached, and nothing is removed.
 func (s *Store) SetAgents(caches func(agent string) bool) error {
 	s.agentsMu.Lock()

@@ -36,9 +36,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/lru"
@@ -61,6 +63,17 @@ type Identity struct {
 
 // IsZero tells whether i names nobody.
 func (i Identity) IsZero() bool { return i.Key == "" }
+
+// NamespaceOf returns the namespace of the ServiceAccount that has an identity's
+// key, "" if it is nobody's.
+func NamespaceOf(key string) string {
+	account, ok := strings.CutPrefix(key, serviceaccount.ServiceAccountUsernamePrefix)
+	if !ok {
+		return ""
+	}
+	namespace, _, _ := strings.Cut(account, ":")
+	return namespace
+}
 
 // String returns the name for people.
 func (i Identity) String() string { return i.User }

@@ -194,7 +194,16 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 	}
 	h.store = cache.Open(cache.Options{
 		FS: journal.OS(cacheDir), Registry: h.registry, Listed: h.listed, Key: h.sealKey,
-		Quota: cache.Quota{Total: options.CacheQuota.Value(), PerAgent: options.CacheQuotaPerAgent.Value()},
+		Quota: cache.Quota{Total: options.CacheQuota.Value(), PerAgent: options.CacheQuotaPerAgent.Value(), Of: func(agent, namespace string) (int64, bool) {
+			quota := h.config.Current().Quota(agent, namespace)
+			return quota, quota > 0
+		}},
+		Admits: func(agent, key string) bool {
+			return h.config.Current().Admits(agent, identity.NamespaceOf(key))
+		},
+		DenySecrets: func(agent, key string) bool {
+			return h.config.Current().Secrets(agent, identity.NamespaceOf(key)) == hubconfig.DenySecrets
+		},
 	})
 	if _, known, _ := h.config.Status(); known {
 		h.setAgents(h.config.Current())
