@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -12,24 +13,40 @@ import (
 const (
 	// trimPeriod is how often memory is looked at.
 	trimPeriod = 10 * time.Second
+	// trimStart is when most of what starting takes has been done.
+	trimStart = time.Second
 	// trimGrowth is what is worth the processor time of a collection.
 	trimGrowth = 6 << 20
+	// frugalAbove is what Go's runtime may hold before it collects garbage
+	// more often than when the heap has doubled. A hub may take 64 MB, and the
+	// program itself is some of that.
+	frugalAbove = 40 << 20
 )
+
+// beFrugal makes garbage that a burst leaves behind the next burst's memory. It
+// only costs processor time, at most half of it (Go's runtime stops there). An
+// operator's own GOMEMLIMIT is respected.
+func beFrugal() {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(frugalAbove)
+	}
+}
 
 // trim gives memory back that a burst needed, such as lists of many megabytes or
 // the start of all Pods of a node: Go's runtime would keep most of it for minutes,
 // and edge nodes have little.
 func trim(ctx context.Context) {
-	ticker := time.NewTicker(trimPeriod)
-	defer ticker.Stop()
+	timer := time.NewTimer(trimStart)
+	defer timer.Stop()
 	var trimmed uint64
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-timer.C:
 		}
-		if resident() < trimmed+trimGrowth {
+		timer.Reset(trimPeriod)
+		if trimmed != 0 && resident() < trimmed+trimGrowth {
 			continue
 		}
 		debug.FreeOSMemory()
