@@ -24,9 +24,9 @@ const (
 	// reader catch up. Recording costs processor time, which the two share
 	// one way or the other; a disk that stalls must not be waited for.
 	patience = 100 * time.Millisecond
-	// morePatience bounds what a response that ends by itself has besides: a
-	// quarter of the time it takes. A list that is not recorded is worse for
-	// its Pod than one that takes a little longer.
+	// morePatience is the same for a response that ends by itself and a reader
+	// that is slow, but goes on. A list that is not recorded is worse for its
+	// Pod than one that takes a little longer.
 	morePatience = time.Second
 	// impatience is how long nobody waits after a reader was that late.
 	impatience = 10 * time.Second
@@ -38,7 +38,7 @@ type pipe struct {
 	budget   *budget
 	room     chan struct{} // signalled when something was read
 	patience time.Duration // left; the writer's own, as is the next
-	began    time.Time     // of a response that ends by itself
+	more     time.Duration // left for a reader that goes on
 
 	mu     sync.Mutex
 	ready  sync.Cond
@@ -87,7 +87,7 @@ func (b *budget) give(n int) {
 func newPipe(b *budget, ends bool) *pipe {
 	p := &pipe{budget: b, room: make(chan struct{}, 1), patience: patience}
 	if ends {
-		p.began = time.Now()
+		p.more = morePatience
 	}
 	p.ready.L = &p.mu
 	return p
@@ -128,25 +128,30 @@ func (c chunk) release() {
 // write queues a copy of b. It is called by one goroutine.
 func (p *pipe) write(b []byte) {
 	for !p.offer(b) {
-		start := time.Now()
-		left := p.patience
-		if !p.began.IsZero() {
-			left += min(start.Sub(p.began)/4, morePatience)
-		}
-		if left <= 0 || p.budget.isStalled() {
-			p.budget.stall()
+		if p.patience <= 0 || p.budget.isStalled() || !p.wait() {
 			p.mu.Lock()
 			p.fail(errOverflow)
 			p.mu.Unlock()
 			return
 		}
-		timer := time.NewTimer(left)
-		select {
-		case <-p.room:
-		case <-timer.C:
-		}
-		timer.Stop()
-		p.patience -= time.Since(start)
+	}
+}
+
+// wait lets the reader go on. It reports whether it has.
+func (p *pipe) wait() bool {
+	start := time.Now()
+	timer := time.NewTimer(p.patience)
+	defer timer.Stop()
+	select {
+	case <-p.room:
+		p.more -= time.Since(start)
+		p.patience += min(p.more, 0) // what is more than it had
+		p.more = max(p.more, 0)
+		return true
+	case <-timer.C:
+		p.patience = 0
+		p.budget.stall()
+		return false
 	}
 }
 

@@ -73,9 +73,35 @@ func TestCachingNeverBlocksTheLivePath(t *testing.T) {
 			t.Errorf("with a reader, the third was delayed by %v", took)
 		}
 		list := newPipe(b, true)
-		if took := write(list); took > patience*4/3+time.Millisecond {
+		if took := write(list); took > patience {
 			t.Errorf("a list was delayed by %v", took)
 		}
 		list.abandon()
+		time.Sleep(impatience)
+		slow, fast := newPipe(b, true), newPipe(b, true)
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			buffer := make([]byte, 256<<10)
+			for { // 4 MiB in 0.8 s
+				time.Sleep(patience / 2)
+				if _, err := io.ReadFull(slow, buffer); err != nil {
+					return
+				}
+			}
+		}()
+		if took := write(slow); took > morePatience+patience {
+			t.Errorf("a reader that goes on delays a list by %v", took)
+		} else if slow.err != io.EOF {
+			t.Errorf("a list whose reader goes on is not recorded: %v", slow.err)
+		}
+		if b.isStalled() {
+			t.Error("a reader that goes on is taken for a disk that stalls")
+		}
+		go func() { _, _ = io.Copy(io.Discard, fast) }()
+		if took := write(fast); took != 0 {
+			t.Errorf("another list was delayed by %v", took)
+		}
+		<-read
 	})
 }

@@ -16,7 +16,7 @@ func TestMemoryOfABurstIsGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		go trim(ctx)
-		time.Sleep(trimPeriod + time.Second)
+		time.Sleep(trimStart + trimPeriod/2)
 		before := resident()
 		for range 64 {
 			sink = append(sink, make([]byte, 1<<20))
@@ -26,6 +26,7 @@ func TestMemoryOfABurstIsGivenBack(t *testing.T) {
 		}
 		sink = nil
 		time.Sleep(trimPeriod)
+		synctest.Wait()
 		if after := resident(); after > before+16<<20 {
 			t.Errorf("%d bytes before the burst, %d after", before, after)
 		}
