@@ -43,6 +43,9 @@ type shorts struct {
 	config   *tls.Config
 	address  string
 
+	open context.Context // ends when connections must not be used any more
+	end  context.CancelFunc
+
 	mu     sync.Mutex
 	idle   []*short // the last used one last
 	all    map[*short]struct{}
@@ -60,12 +63,14 @@ func newShorts(e *endpoint, config *tls.Config) *shorts {
 	if port == "" {
 		port = "443"
 	}
-	return &shorts{
+	p := &shorts{
 		endpoint: e,
 		config:   config,
 		address:  net.JoinHostPort(e.url.Hostname(), port),
 		all:      map[*short]struct{}{},
 	}
+	p.open, p.end = context.WithCancel(context.Background())
+	return p
 }
 
 // short is one connection. It belongs to one request at a time.
@@ -233,12 +238,14 @@ func (p *shorts) get(ctx context.Context) (*short, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dials--
-	if err != nil {
-		return nil, err
-	}
-	if p.closed != nil {
+	switch {
+	case p.closed != nil && err == nil:
 		_ = conn.Close()
 		return nil, p.closed
+	case p.closed != nil:
+		return nil, p.closed
+	case err != nil:
+		return nil, err
 	}
 	return p.add(conn), nil
 }
@@ -259,6 +266,8 @@ func (p *shorts) dial(ctx context.Context) (net.Conn, error) {
 	defer late.stop()
 	ctx, cancel := context.WithTimeout(ctx, 2*dialTimeout)
 	defer cancel()
+	// One that went down may still take connections, and say nothing.
+	defer context.AfterFunc(p.open, cancel)()
 	raw, err := p.endpoint.dial(ctx, "tcp", p.address)
 	if err != nil {
 		return nil, err
@@ -312,6 +321,7 @@ func (p *shorts) close(cause error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = cause
+	p.end()
 	for c := range p.all {
 		c.idle.Stop()
 		c.cut()

@@ -3,6 +3,7 @@ package upstream
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -250,6 +251,42 @@ func TestALostEndpointEndsItsReads(t *testing.T) {
 	}
 }
 
+// TestALostEndpointEndsDials: a server that is frozen still takes connections,
+// which the kernel does for it.
+func TestALostEndpointEndsDials(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	u := New(Options{Servers: []*url.URL{mustURL(t, "https://"+listener.Addr().String())}})
+	rt := u.Transport(&tls.Config{})
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://kube-apiserver/api", nil)
+	info := &request.RequestInfo{IsResourceRequest: true, Verb: "get"}
+	failed := make(chan error, 1)
+	go func() {
+		resp, err := rt.RoundTrip(req.WithContext(request.WithRequestInfo(req.Context(), info)))
+		if err == nil {
+			resp.Body.Close()
+		}
+		failed <- err
+	}()
+	conn, err := listener.Accept() // and never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	u.endpoints[0].fail(errSilent)
+	select {
+	case err := <-failed:
+		if !errors.Is(err, ErrDown) {
+			t.Errorf("failed with %v", err)
+		}
+	case <-time.After(dialTimeout):
+		t.Error("the handshake is waited for")
+	}
+}
+
 func TestHeadersOfAConnectionStayWithIt(t *testing.T) {
 	s := newServer(t)
 	_, rt := newUpstream(t, s)
@@ -387,7 +424,7 @@ func FuzzAnswer(f *testing.F) {
 			_, _ = server.Write(answer)
 			_ = server.Close()
 		}()
-		p := &shorts{endpoint: newEndpoint(u, mustURL(t, "https://host")), all: map[*short]struct{}{}}
+		p := newShorts(newEndpoint(u, mustURL(t, "https://host")), &tls.Config{})
 		c := p.add(client)
 		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://host/api", nil)
 		resp, err := c.roundTrip(req)
