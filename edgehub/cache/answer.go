@@ -87,7 +87,7 @@ func (s *Store) CanAnswer(q Query) bool {
 		if snap != nil {
 			snap.release()
 		}
-		return err == nil || !isNotCached(err)
+		return err == nil || !isNotCached(err) && !apierrors.IsForbidden(err)
 	}
 	sel, err := s.find(q)
 	if sel != nil {
@@ -148,11 +148,11 @@ func (s *Store) answerGet(w http.ResponseWriter, q Query) error {
 
 // findObject returns the newest state of an object among all views that may
 // hold it. A complete list without it, newer than any state of it, proves that
-// it is gone.
+// it is gone, and so does a 404.
 func (s *Store) findObject(q Query) (best *snapshot, found entry, err error) {
 	name := objectKey(q.Key.Namespace, q.Key.Name)
 	var absent uint64
-	proven := false
+	proven, forbidden := false, false
 	for _, v := range s.siblings(q.Key.directory()) {
 		if v.key != q.Key && !mayHold(v.key, q.Key) {
 			continue
@@ -169,12 +169,20 @@ func (s *Store) findObject(q Query) (best *snapshot, found entry, err error) {
 				best, found = snap, e
 				continue
 			}
+		} else if snap.head.Refused != 0 {
+			absent, proven = max(absent, snap.last), true
+			forbidden = snap.head.Refused == http.StatusForbidden
 		} else if v.key.LabelSelector == "" && v.key.FieldSelector == "" && v.key.Name == "" {
 			absent, proven = max(absent, snap.last), true
 		}
 		snap.release()
 	}
 	switch {
+	case forbidden:
+		if best != nil {
+			best.release()
+		}
+		return nil, entry{}, errRefused(q)
 	case proven && (best == nil || absent >= found.version):
 		if best != nil {
 			best.release()

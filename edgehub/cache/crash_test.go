@@ -431,10 +431,15 @@ func (h *crashHistory) step(samples int) {
 	case 2:
 		h.restart(false)
 	case 3:
-		h.became(v, 0)
+		same := slices.DeleteFunc(slices.Clone(h.views), func(w *crashView) bool { return w.path() != v.path() })
+		for _, w := range same { // under any agent: it is the identity that is refused
+			h.became(w, 0)
+		}
 		h.refuse(h.queryOf(v, ""), http.StatusForbidden)
-		if !h.faulty.Load() {
-			v.floor = len(v.moments) - 1
+		for _, w := range same {
+			if !h.faulty.Load() {
+				w.floor = len(w.moments) - 1
+			}
 		}
 	case 4, 5:
 		time.Sleep(time.Duration(h.rng.Int64N(int64(3 * syncInterval / 2))))

@@ -53,6 +53,10 @@ type endRecord struct {
 	Sorted bool `json:"sorted,omitempty"`
 	// Typed says that the items of a list in JSON name their kind.
 	Typed bool `json:"typed,omitempty"`
+	// Refused is set if the view holds no object but the status code, 403 or
+	// 404, that kube-apiserver has refused it with. ResourceVersion is then the
+	// newest that was known of the resource.
+	Refused int `json:"refused,omitempty"`
 	// ContentType and ETag are a document's.
 	ContentType string `json:"contentType,omitempty"`
 	ETag        string `json:"etag,omitempty"`

@@ -112,7 +112,7 @@ func (r *recording) holds(version string) bool {
 	r.view.mu.Lock()
 	defer r.view.mu.Unlock()
 	r.view.load(r.store)
-	if r.view.journal == nil || r.view.head.ResourceVersion == "" || r.view.version() != version {
+	if r.view.journal == nil || r.view.head.Refused != 0 || r.view.head.ResourceVersion == "" || r.view.version() != version {
 		return false
 	}
 	r.view.asOf = r.store.clock.Now()
@@ -136,6 +136,9 @@ func (r *recording) install(st *staging, consistent bool) error {
 	r.view.mu.Lock()
 	defer r.view.mu.Unlock()
 	defer r.store.ledger.settle(r.view)
+	if r.view.withdrawn.Load() != r.withdrawn {
+		return errOutdated // refused since it was asked for
+	}
 	if err := r.view.install(r.store, st.file, st.head, st.before, consistent); err != nil {
 		return err
 	}

@@ -50,7 +50,7 @@ func (s *Store) Record(q Query, resp *http.Response) io.ReadCloser {
 	r := &recording{
 		store: s, query: q, view: v, encoding: enc,
 		contentType: resp.Header.Get("Content-Type"), etag: resp.Header.Get("ETag"),
-		before: v.seen.Load(), done: func() {},
+		before: v.seen.Load(), withdrawn: v.withdrawn.Load(), done: func() {},
 	}
 	if q.Verb == Watch || q.Continue != "" {
 		r.earlier = v.lists.present()
@@ -73,22 +73,6 @@ func (s *Store) Record(q Query, resp *http.Response) io.ReadCloser {
 		return &smallTee{tee: tee{body: resp.Body}, recording: r, start: start}
 	}
 	return &tee{body: resp.Body, pipe: start()}
-}
-
-// withdraw forgets what the cloud no longer grants, or no longer has.
-func (s *Store) withdraw(q Query, status int) {
-	gone := status == http.StatusForbidden && q.Verb != Watch ||
-		status == http.StatusNotFound && q.Verb == Get
-	if !gone {
-		return
-	}
-	s.recordings.Add(1)
-	go func() {
-		defer s.recordings.Done()
-		if err := s.Drop(q.Key); err != nil {
-			klog.ErrorS(err, "Could not withdraw cached data", "agent", q.Key.Agent, "resource", q.Key.Resource)
-		}
-	}()
 }
 
 // tee is a response body that is recorded as it is read.
@@ -123,6 +107,7 @@ type recording struct {
 	contentType string
 	etag        string
 	before      uint64          // the view's version when the answer began
+	withdrawn   uint64          // how often the view was withdrawn by then
 	earlier     []chan struct{} // lists in flight that this answer may continue
 	done        func()          // tells watches that wait for this one
 	sum         uint64          // of a small answer, 0 if it is not known
@@ -156,7 +141,10 @@ func (r *recording) finish(err error) {
 	var notList *capture.NotListError
 	outcome := "incomplete"
 	switch {
-	case err == nil, errors.Is(err, errUnchanged):
+	case err == nil:
+		r.store.granted(r.query)
+		return
+	case errors.Is(err, errUnchanged):
 		return
 	case errors.Is(err, errOtherKind), errors.As(err, &notList):
 		outcome = "other_kind"

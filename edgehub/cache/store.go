@@ -56,6 +56,8 @@ type Store struct {
 	budget     budget
 	pages      pages
 	recordings sync.WaitGroup
+	// withdrawing is held while something is withdrawn: one at a time.
+	withdrawing sync.Mutex
 
 	sealKey     *seal.Key // nil for none
 	denySecrets func(agent, identity string) bool
@@ -340,18 +342,6 @@ func (s *Store) keyOf(file string) (key Key, err error) {
 func (s *Store) Knows(agent, identity string) bool {
 	entries, err := s.journal.ReadDir(path.Dir(directory{agent: agent, identity: identity, resource: "x"}.path()))
 	return err == nil && len(entries) > 0
-}
-
-// Drop removes a view.
-func (s *Store) Drop(key Key) error {
-	v := s.view(key)
-	if v == nil {
-		return nil
-	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	s.refusals.kept(v.file)
-	return v.drop(s)
 }
 
 // forgetIndexes frees the indexes that no answer used lately.

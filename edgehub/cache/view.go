@@ -51,6 +51,8 @@ type view struct {
 	// waiting for mu, which is held while the file is read.
 	seen  atomic.Uint64
 	lists inflight
+	// withdrawn counts how often the content was withdrawn.
+	withdrawn atomic.Uint64
 }
 
 // inflight are the lists of a view that are being recorded.

@@ -171,9 +171,9 @@ func TestRefusalWithdrawsWhatItRefuses(t *testing.T) {
 		code int
 		want map[string]int
 	}{
-		"list forbidden":   {inA, 403, map[string]int{inA: 503, one: 200}},
-		"get forbidden":    {one, 403, map[string]int{inA: 200, one: 200}},
-		"object gone":      {one, 404, map[string]int{inA: 200, one: 200}},
+		"list forbidden":   {inA, 403, map[string]int{inA: 503, one: 503}},
+		"get forbidden":    {one, 403, map[string]int{inA: 200, one: 403}},
+		"object gone":      {one, 404, map[string]int{inA: 200, one: 404}},
 		"server error":     {inA, 500, map[string]int{inA: 200, one: 200}},
 		"list unavailable": {inA, 503, map[string]int{inA: 200, one: 200}},
 	} {

@@ -1,0 +1,270 @@
+package cache
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/klog/v2"
+)
+
+// What the cloud no longer grants, or no longer has, the cache must not serve
+// either: not from the view that the refused read would have made, and not from
+// another that holds the same.
+//
+// RBAC decides by verb, resource, namespace and name, never by selector or by
+// media type. So a 403 to a list or a watch withdraws every list of that namespace
+// and every list of all namespaces, for rights in all include those in each.
+// KEP-4601 can refuse one selector alone; that withdraws too much, which the next
+// list mends. A 403 for all namespaces says nothing of rights in one. But if a
+// list was held that is refused now, then rights were taken away, and what lies
+// within that scope may have rested on them: it is withdrawn as well. If none was
+// held, nothing was, and a program that asks in vain again and again loses
+// nothing.
+//
+// A 403 or 404 to a GET is about one object, and the lists that hold it are worth
+// keeping: informers live on them. So if one holds it, the refusal becomes the
+// content of the object's own view, a file whose END record has "refused", and
+// findObject goes by it. The next 200 to a GET replaces it. A 404 is also over
+// once a list or watch shows the object at a newer resourceVersion than any that
+// was known when it was refused.
+
+// withdraw forgets what an answer of kube-apiserver refuses.
+func (s *Store) withdraw(q Query, code int) {
+	if code != http.StatusForbidden && (code != http.StatusNotFound || q.Verb != Get) {
+		return
+	}
+	s.recordings.Add(1)
+	go func() {
+		defer s.recordings.Done()
+		s.withdrawing.Lock()
+		defer s.withdrawing.Unlock()
+		for _, agent := range s.agents(q) {
+			q := q
+			q.Key.Agent = agent
+			if q.Key.sealed() {
+				s.view(q.Key) // its file does not tell of it if another key has sealed it
+			}
+			var err error
+			switch q.Verb {
+			case Get:
+				err = s.withdrawObject(q, code)
+			case GetDocument:
+				err = s.drop(q.Key)
+			default:
+				err = s.withdrawLists(q)
+			}
+			if err != nil {
+				klog.ErrorS(err, "Could not withdraw cached data", "agent", agent, "resource", q.Key.Resource)
+			}
+		}
+	}()
+}
+
+// agents are those under which an identity may have read what it is refused: it
+// is the identity that counts.
+func (s *Store) agents(q Query) []string {
+	all := []string{q.Key.Agent}
+	if q.Verb == GetDocument {
+		return all
+	}
+	// Of an agent whose name is too long for a directory's, only memory tells.
+	known := map[string]bool{q.Key.Agent: true}
+	add := func(agent string) {
+		if !known[agent] {
+			known[agent] = true
+			all = append(all, agent)
+		}
+	}
+	s.mu.Lock()
+	for dir := range s.dirs {
+		add(dir.agent)
+	}
+	s.mu.Unlock()
+	entries, err := s.journal.ReadDir(".")
+	if err != nil {
+		klog.ErrorS(err, "Could not look for other agents of the same identity")
+	}
+	for _, e := range entries {
+		if agent, ok := agentOfPath(e.Name()); ok && e.IsDir() {
+			add(agent)
+		}
+	}
+	return all
+}
+
+// drop removes a view.
+func (s *Store) drop(key Key) error {
+	if v := s.view(key); v != nil {
+		return v.withdraw(s, 0)
+	}
+	return nil
+}
+
+// withdrawLists removes what a refused list or watch would have shown.
+func (s *Store) withdrawLists(q Query) error {
+	var lists, within []*view
+	held := false
+	for _, v := range s.siblings(q.Key.directory()) {
+		switch namespace := v.key.Namespace; {
+		case v.key.Name == "" && (namespace == q.Key.Namespace || namespace == ""):
+			lists = append(lists, v)
+			held = held || v.held(s)
+		case namespace == q.Key.Namespace || q.Key.Namespace == "":
+			within = append(within, v)
+		}
+	}
+	var errs []error
+	if held { // within comes first: a crash must not take away the reason for it
+		for _, v := range within {
+			errs = append(errs, v.withdraw(s, http.StatusForbidden))
+		}
+	}
+	for _, v := range lists {
+		errs = append(errs, v.withdraw(s, 0))
+	}
+	return errors.Join(errs...)
+}
+
+// withdrawObject removes the views of one object, and notes the refusal if lists
+// hold the object too.
+func (s *Store) withdrawObject(q Query, code int) error {
+	q = q.unprinted()
+	var errs []error
+	var lists []*view
+	for _, v := range s.siblings(q.Key.directory()) {
+		switch {
+		case v.key.Name == q.Key.Name && v.key.Namespace == q.Key.Namespace:
+			errs = append(errs, v.withdraw(s, code))
+		case v.key.Name == "" && (v.key.Namespace == "" || v.key.Namespace == q.Key.Namespace):
+			lists = append(lists, v)
+		}
+	}
+	holds, err := s.listsHold(q, lists)
+	if err != nil || !holds {
+		return errors.Join(append(errs, err)...)
+	}
+	if err := s.refuseObject(q, code, lists); err != nil {
+		errs = append(errs, err)
+		for _, v := range lists { // better none than one that shows what it must not
+			errs = append(errs, v.withdraw(s, 0))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// listsHold reports whether a GET would be answered from a list.
+func (s *Store) listsHold(q Query, lists []*view) (bool, error) {
+	q.Key.Representation = partialObjectMetadata // which any list can answer
+	snap, _, err := s.findObject(q)
+	if err == nil {
+		snap.release()
+		return true, nil
+	}
+	if !isNotCached(err) {
+		return false, nil // it is known to be gone, or refused
+	}
+	for _, v := range lists {
+		if v.key.Representation != table {
+			continue
+		}
+		snap, err := v.snapshot(s)
+		if err != nil {
+			return false, err
+		}
+		if snap == nil {
+			continue
+		}
+		t := &printedTable{snapshot: snap}
+		rows, err := newSelection(snap, q).selectedRows(q, t)
+		snap.release()
+		if err == nil && len(rows) > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// refuseObject makes a refusal the content of an object's own view.
+func (s *Store) refuseObject(q Query, code int, lists []*view) error {
+	q.Key.Representation = ""
+	v := s.view(q.Key)
+	if v == nil {
+		return nil // nor is anything else answered
+	}
+	end := endRecord{Type: recordEnd, Refused: code}
+	var newest uint64
+	for _, list := range lists {
+		newest = max(newest, list.seen.Load())
+	}
+	if newest != 0 {
+		end.ResourceVersion = strconv.FormatUint(newest, 10)
+	}
+	file, err := s.stageFile(v)
+	if err != nil {
+		return err
+	}
+	if err = appendJSON(file, end); err == nil {
+		err = file.Flush()
+	}
+	if err == nil {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		defer s.ledger.settle(v)
+		err = v.install(s, file, end, 0, false)
+	}
+	if err != nil {
+		return errors.Join(err, file.Discard())
+	}
+	return nil
+}
+
+// errRefused is the answer to a GET that kube-apiserver has refused last.
+func errRefused(q Query) error {
+	return apierrors.NewForbidden(groupResource(q.Key), q.Key.Name, errors.New("kube-apiserver refused this when it was last asked"))
+}
+
+// granted ends the refusal of an object that the cloud has shown in another
+// representation than the one that its view is of.
+func (s *Store) granted(q Query) {
+	key := q.unprinted().Key
+	if key.Representation = ""; q.Verb != Get || key == q.Key {
+		return
+	}
+	v := s.view(key)
+	if v == nil {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.load(s)
+	if v.head.Refused == 0 || v.head.Refused == http.StatusNotFound && q.ResourceVersion != "" {
+		return // none, or what was shown may be older
+	}
+	if err := v.drop(s); err != nil {
+		s.failed(v, err)
+	}
+}
+
+// withdraw drops a view's content, unless that is a refusal which is as strong as
+// the one that code stands for. No list that is being recorded now replaces it.
+func (v *view) withdraw(s *Store, code int) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.withdrawn.Add(1)
+	v.load(s)
+	if refused := v.head.Refused; refused != 0 && (refused == code || refused == http.StatusForbidden) {
+		return nil
+	}
+	s.refusals.kept(v.file)
+	return v.drop(s)
+}
+
+// held reports whether a view has content, or could not be rid of it.
+func (v *view) held(s *Store) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.load(s)
+	return v.journal != nil || v.stray
+}

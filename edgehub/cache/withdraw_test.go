@@ -1,0 +1,260 @@
+package cache
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/edgehub-io/edge-hub/edgehub/journal/journaltest"
+)
+
+const (
+	asMetadata     = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+	asMetadataList = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+
+	inB       = "/api/v1/namespaces/b/configmaps"
+	oneInA    = inA + "/x"
+	labelsInA = inA + "?labelSelector=tier=front"
+	watchList = "?watch=true&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
+)
+
+// tableOfX is what kube-apiserver prints of the object x.
+func tableOfX(version string) string {
+	return `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"` + version + `"},` +
+		`"columnDefinitions":[{"name":"Name","type":"string","format":"name","description":"","priority":0}],` +
+		`"rows":[{"cells":["x"],"object":{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"name":"x","namespace":"a","resourceVersion":"3"}}}]}` + "\n"
+}
+
+func metadataOfX(version int) string {
+	return `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1",` + object("a", "x", version)[1:]
+}
+
+// asks is a read, and what it is answered with offline.
+type asks struct {
+	agent, path, accept string
+	code                int
+}
+
+func (f *fixture) asking(agent, path, accept string) Query {
+	if agent == "" {
+		agent = "app"
+	}
+	return f.queryAs(agent, "me", path, accept)
+}
+
+func TestRefusalReachesAllThatHoldsTheSame(t *testing.T) {
+	x := object("a", "x", 3, "tier", "front")
+	whole := `{"kind":"ConfigMap","apiVersion":"v1",` + x[1:]
+	type recorded struct{ agent, path, accept, body string }
+	all := []recorded{
+		{path: everywhere, body: listOf(10, x, object("b", "x", 4))},
+		{path: inA, body: listOf(10, x)},
+		{path: labelsInA, body: listOf(10, x)},
+		{path: inB, body: listOf(10, object("b", "x", 4))},
+		{path: oneInA, body: whole},
+		{path: oneInA, accept: asMetadata, body: metadataOfX(3)},
+		{path: inA, accept: asTable, body: tableOfX("10")},
+		{agent: "other", path: inA, body: listOf(10, x)},
+	}
+	for name, c := range map[string]struct {
+		recorded []recorded // all if nil
+		path     string
+		accept   string
+		code     int
+		want     []asks
+	}{
+		"list": {path: inA, code: 403, want: []asks{
+			{"", inA, "", 503}, {"", inA, asMetadataList, 503}, {"", inA, asTable, 503}, {"", labelsInA, "", 503}, {"", inA + watchList, "", 503},
+			{"", oneInA, "", 503}, {"", oneInA, asMetadata, 503}, {"", everywhere, "", 503}, {"other", inA, "", 503}, {"", inB, "", 200},
+		}},
+		"list by label":    {path: labelsInA, code: 403, want: []asks{{"", inA, "", 503}, {"", labelsInA, "", 503}, {"", everywhere, "", 503}, {"", inB, "", 200}}},
+		"list of metadata": {path: inA, accept: asMetadataList, code: 403, want: []asks{{"", inA, "", 503}, {"", inA, asMetadataList, 503}, {"", inB, "", 200}}},
+		"table":            {path: inA, accept: asTable, code: 403, want: []asks{{"", inA, asTable, 503}, {"", inA, "", 503}, {"", inB, "", 200}}},
+		"watch":            {path: inA + watchList, code: 403, want: []asks{{"", inA + watchList, "", 503}, {"", inA, "", 503}, {"", inB, "", 200}}},
+		"list of all namespaces": {path: everywhere, code: 403, want: []asks{
+			{"", everywhere, "", 503}, {"", inA, "", 503}, {"", inB, "", 503}, {"", oneInA, "", 503}, {"other", inA, "", 200},
+		}},
+		"list of all namespaces that was never granted": {recorded: all[1:], path: everywhere, code: 403, want: []asks{
+			{"", everywhere, "", 503}, {"", inA, "", 200}, {"", inB, "", 200}, {"", oneInA, "", 200},
+		}},
+		"list that was never granted": {recorded: all[4:6], path: inA, code: 403, want: []asks{{"", inA, "", 503}, {"", oneInA, "", 200}}},
+		"get": {path: oneInA, code: 403, want: []asks{
+			{"", oneInA, "", 403}, {"", oneInA, asMetadata, 403}, {"", oneInA, asTable, 403}, {"other", oneInA, "", 403},
+			{"", inA, "", 200}, {"", inB + "/x", "", 200}, {"", everywhere, "", 200},
+		}},
+		"get that no list shows": {recorded: all[4:6], path: oneInA, code: 403, want: []asks{{"", oneInA, "", 503}, {"", oneInA, asMetadata, 503}}},
+		"get that a table shows": {recorded: all[6:7], path: oneInA, code: 403, want: []asks{{"", oneInA, asTable, 403}, {"", inA, asTable, 200}}},
+		"get of metadata":        {path: oneInA, accept: asMetadata, code: 403, want: []asks{{"", oneInA, "", 403}, {"", oneInA, asMetadata, 403}, {"", inA, "", 200}}},
+		"gone": {path: oneInA, code: 404, want: []asks{
+			{"", oneInA, "", 404}, {"", oneInA, asMetadata, 404}, {"", oneInA, asTable, 404}, {"other", oneInA, "", 404},
+			{"", inA, "", 200}, {"", inB + "/x", "", 200},
+		}},
+		"gone that a table shows": {recorded: all[6:7], path: oneInA, code: 404, want: []asks{{"", oneInA, asTable, 404}}},
+		"list of what is unknown": {path: inA, code: 404, want: []asks{{"", inA, "", 200}, {"", oneInA, "", 200}}},
+		"unavailable":             {path: inA, code: 503, want: []asks{{"", inA, "", 200}, {"", oneInA, "", 200}}},
+		"credential refused":      {path: oneInA, code: 401, want: []asks{{"", oneInA, "", 200}}}, // the identity's matter
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t, "app", "other")
+			if c.recorded == nil {
+				c.recorded = all
+			}
+			for _, r := range c.recorded {
+				f.record(f.asking(r.agent, r.path, r.accept), r.body)
+				if code, body := f.ask(f.asking(r.agent, r.path, r.accept)); code != http.StatusOK {
+					t.Fatalf("before: %+v is %d %s", r, code, body)
+				}
+			}
+			f.refuse(f.asking("", c.path, c.accept), c.code)
+			for range 2 {
+				for _, want := range c.want {
+					if code, body := f.ask(f.asking(want.agent, want.path, want.accept)); code != want.code {
+						t.Errorf("%+v: %d %s", want, code, body)
+					}
+				}
+				if err := f.Close(); err != nil {
+					t.Fatal(err)
+				}
+				f.open("app", "other")
+			}
+		})
+	}
+}
+
+// TestRefusalReachesWhatOnlyTheDiskKnows, as after a restart.
+func TestRefusalReachesWhatOnlyTheDiskKnows(t *testing.T) {
+	f := newFixture(t, "app", "other")
+	f.record(f.asking("", everywhere, ""), listOf(10, object("a", "x", 3)))
+	f.record(f.asking("other", inA, ""), listOf(10, object("a", "x", 3)))
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.open("app", "other")
+	f.refuse(f.query(inA), http.StatusForbidden)
+	f.expect(inA, "503")
+	if code, _ := f.ask(f.asking("other", inA, "")); code != http.StatusServiceUnavailable {
+		t.Errorf("%d under another agent", code)
+	}
+}
+
+func TestRefusalOfAnObjectEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		code int
+		path string // of what is recorded after the refusal
+		as   string
+		body string
+		want int
+	}{
+		"forbidden, read":                   {403, oneInA, "", single("a", "x", 3), 200},
+		"forbidden, its metadata read":      {403, oneInA, asMetadata, metadataOfX(3), 200},
+		"forbidden, printed":                {403, oneInA, asTable, tableOfX("3"), 200},
+		"forbidden, listed":                 {403, inA, "", listOf(20, object("a", "x", 15)), 403},
+		"gone, read":                        {404, oneInA, "", single("a", "x", 15), 200},
+		"gone, read as of the list":         {404, oneInA, "", single("a", "x", 10), 200},
+		"gone, its metadata read":           {404, oneInA, asMetadata, metadataOfX(15), 200},
+		"gone, an old state read":           {404, oneInA + "?resourceVersion=0", asMetadata, metadataOfX(3), 404},
+		"gone, listed as before":            {404, inA, "", listOf(12, object("a", "x", 3)), 404},
+		"gone, listed anew":                 {404, inA, "", listOf(20, object("a", "x", 15)), 200},
+		"gone, listed without":              {404, inA, "", listOf(20), 404},
+		"gone, listed anew by its metadata": {404, inA, asMetadataList, strings.Replace(listOf(20, object("a", "x", 15)), `"ConfigMapList","apiVersion":"v1"`, `"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1"`, 1), 404},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFixture(t)
+			f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+			f.refuse(f.query(oneInA), c.code)
+			if code, body := f.ask(f.query(oneInA)); code != c.code {
+				t.Fatalf("refused: %d %s", code, body)
+			}
+			f.record(f.asking("", c.path, c.as), c.body)
+			f.recordings.Wait()
+			for range 2 {
+				if code, body := f.ask(f.query(oneInA)); code != c.want {
+					t.Errorf("%d %s, want %d", code, body, c.want)
+				}
+				f.restart()
+			}
+		})
+	}
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	s := f.stream(f.query(inA + follow + "10"))
+	if err := f.withdrawObject(f.query(oneInA), http.StatusNotFound); err != nil {
+		t.Fatal(err)
+	}
+	if code, _ := f.ask(f.query(oneInA)); code != http.StatusNotFound {
+		t.Errorf("gone while it is watched: %d", code)
+	}
+	s.send(eventOf("DELETED", object("a", "x", 11)), eventOf("ADDED", object("a", "x", 12)))
+	s.end()
+	if code, body := f.ask(f.query(oneInA)); code != http.StatusOK || !strings.Contains(body, `"at":"12"`) {
+		t.Errorf("watched anew: %d %s", code, body)
+	}
+}
+
+// TestAListAskedForBeforeARefusalDoesNotUndoIt, however late it ends.
+func TestAListAskedForBeforeARefusalDoesNotUndoIt(t *testing.T) {
+	f := newFixture(t)
+	r, w := io.Pipe()
+	rc := f.Record(f.query(inA), answerOf(http.StatusOK, r))
+	done := make(chan error)
+	go func() {
+		_, err := io.Copy(io.Discard, rc)
+		done <- errors.Join(err, rc.Close())
+	}()
+	body := listOf(10, object("a", "x", 3))
+	_, _ = io.WriteString(w, body[:20])
+	if err := f.withdrawLists(f.query(inA)); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(w, body[20:])
+	w.Close()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	f.recordings.Wait()
+	f.expect(inA, "503")
+	f.record(f.query(inA), body)
+	f.expect(inA, "x@3 rv=10")
+}
+
+// TestARefusalThatCanNotBeWrittenTakesTheListsWithIt, and one that can be outlasts
+// a crash a second later.
+func TestARefusalThatCanNotBeWrittenTakesTheListsWithIt(t *testing.T) {
+	for _, full := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			h, expect := crashFixture(t)
+			defer h.stop()
+			h.record(h.query(inA), listOf(10, object("a", "x", 3)))
+			h.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
+				if full && op.Kind == journaltest.Write {
+					return &journaltest.Fault{Err: syscall.ENOSPC}
+				}
+				return nil
+			})
+			h.refuse(h.query(oneInA), http.StatusForbidden)
+			want := http.StatusForbidden
+			if full {
+				want = http.StatusServiceUnavailable
+				expect("503")
+			}
+			if code, body := h.ask(h.query(oneInA)); code != want {
+				t.Errorf("full %v: %d %s, want %d", full, code, body, want)
+			}
+			if full {
+				return
+			}
+			time.Sleep(syncInterval)
+			synctest.Wait()
+			h.Store = h.start(h.disk.Crash(h.disk.Len(), h.rng))
+			if code, body := h.ask(h.query(oneInA)); code != want {
+				t.Errorf("after a crash: %d %s, want %d", code, body, want)
+			}
+			h.expect(inA, "x@3 rv=10")
+		})
+	}
+}
