@@ -29,7 +29,7 @@ const (
 	// Pod than one that takes a little longer.
 	morePatience = time.Second
 	// impatience is how long nobody waits after a reader was that late.
-	impatience = 10 * time.Second
+	impatience = time.Second
 )
 
 // pipe is the bounded queue between the live path and a recording. What finds

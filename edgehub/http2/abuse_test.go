@@ -167,8 +167,11 @@ func TestDribble(t *testing.T) {
 // TestMaxStreams holds that handlers are bounded, also by those whose requests
 // were given up.
 func TestMaxStreams(t *testing.T) {
-	release := make(chan struct{})
-	s := newServer(t, Options{MaxConcurrentStreams: 2}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	started, release := make(chan struct{}, 10), make(chan struct{})
+	s := newServer(t, Options{MaxConcurrentStreams: 2}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		started <- struct{}{}
+		<-release
+	}))
 	p := newPeer(t, s)
 	for _, id := range []uint32{1, 3, 5} {
 		p.request(id, true)
@@ -176,10 +179,13 @@ func TestMaxStreams(t *testing.T) {
 	if got := p.awaitReset(5); got != http2.ErrCodeRefusedStream {
 		t.Error(got)
 	}
-	_ = p.framer.WriteRSTStream(1, http2.ErrCodeCancel)
-	_ = p.framer.WriteRSTStream(3, http2.ErrCodeCancel)
+	for _, id := range []uint32{1, 3} {
+		<-started // one that has not started is dropped
+		_ = p.framer.WriteRSTStream(id, http2.ErrCodeCancel)
+	}
 	for _, id := range []uint32{7, 9} { // two besides the two that still run
 		p.request(id, true)
+		<-started
 	}
 	_ = p.framer.WriteRSTStream(9, http2.ErrCodeCancel)
 	p.request(11, true)
@@ -189,6 +195,59 @@ func TestMaxStreams(t *testing.T) {
 	close(release)
 	if f := p.awaitKind(http2.FrameHeaders); f.Header().StreamID != 7 {
 		t.Error(f)
+	}
+}
+
+// TestMaxHandlers holds that handlers are bounded over all connections, and that
+// one connection can't have all of them.
+func TestMaxHandlers(t *testing.T) {
+	s := newServer(t, Options{MaxHandlers: 10}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = flush(w)
+		waitForEnd(w, r)
+	}))
+	ask := func(p *peer, id uint32, accepted bool) {
+		t.Helper()
+		p.request(id, true)
+		if accepted {
+			p.awaitKind(http2.FrameHeaders)
+		} else if got := p.awaitReset(id); got != http2.ErrCodeRefusedStream {
+			t.Error(got)
+		}
+	}
+	greedy, modest, last := newPeer(t, s), newPeer(t, s), newPeer(t, s)
+	for id := range uint32(8) {
+		ask(greedy, 2*id+1, true)
+	}
+	ask(greedy, 17, false) // four fifths are taken
+	ask(modest, 1, true)
+	ask(modest, 3, false)
+	ask(last, 1, true)
+	ask(newPeer(t, s), 1, false) // all are
+	modest.close()
+	for id := uint32(1); ; id += 2 { // until its handler has returned
+		p := newPeer(t, s)
+		p.request(1, true)
+		if f, err := p.framer.ReadFrame(); err != nil {
+			t.Fatal(err)
+		} else if f.Header().Type == http2.FrameHeaders {
+			return
+		}
+		p.close()
+	}
+}
+
+// TestEndedBeforeItStarts holds that a request that has ended by the time that a
+// worker gets to it has no handler, and is counted out.
+func TestEndedBeforeItStarts(t *testing.T) {
+	srv := newShared(Options{})
+	c := &conn{server: srv, running: 1, handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("handled") })}
+	srv.running.Add(1)
+	srv.starting <- struct{}{}
+	c.handlers.Add(1)
+	(&stream{conn: c, err: errPeerReset}).serve()
+	c.handlers.Wait()
+	if n := srv.running.Load(); n != 0 || c.running != 0 || len(srv.starting) != 0 {
+		t.Errorf("%d and %d run, %d start", n, c.running, len(srv.starting))
 	}
 }
 
@@ -337,6 +396,10 @@ func TestWorkers(t *testing.T) {
 				t.Errorf("%d idle, want %d", len(w.idle), want)
 			}
 		}
+		all(maxIdle + 100)
+		idle(maxIdle)
+		time.Sleep(2*sweepEvery + 1)
+		idle(0)
 		all(5)
 		all(5)
 		idle(5)

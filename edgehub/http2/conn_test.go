@@ -94,13 +94,15 @@ func TestBrokenConnection(t *testing.T) {
 		{"WINDOW_UPDATE that overflows", func(p *peer) { _ = p.framer.WriteWindowUpdate(0, maxWindow) }, http2.ErrCodeFlowControl},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			ended := make(chan struct{}, 100)
+			started, ended := make(chan struct{}, 100), make(chan struct{}, 100)
 			s := newServer(t, Options{}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				started <- struct{}{}
 				<-r.Context().Done()
 				ended <- struct{}{}
 			}))
 			p := newPeer(t, s)
 			p.request(1, false)
+			<-started // one that has not started is dropped
 			tt.send(p)
 			if got := p.awaitGoAway(); got != tt.want {
 				t.Errorf("GOAWAY with %v, want %v", got, tt.want)

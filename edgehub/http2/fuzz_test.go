@@ -25,7 +25,7 @@ func FuzzConn(f *testing.F) {
 	f.Add(append(appendFrameHeader(request, 8, framePing, 0, 0), make([]byte, 8)...))
 	f.Add(appendGoAway(request, 0, 0, "bye"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s := &server{options: Options{SettingsTimeout: time.Minute}.withDefaults(), conns: map[*conn]struct{}{}}
+		s := newShared(Options{SettingsTimeout: time.Minute})
 		client, nc := net.Pipe()
 		done := make(chan struct{})
 		go func() {

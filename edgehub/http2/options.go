@@ -2,7 +2,7 @@ package http2
 
 import "time"
 
-// Options bound what one connection may cost the server. The zero value is
+// Options bound what connections may cost the server, each and together. The zero value is
 // safe: each field that is zero takes the default it names. How much a request's
 // header may hold is http.Server's MaxHeaderBytes, how long it may take its
 // ReadHeaderTimeout, and how long an unused connection stays its IdleTimeout.
@@ -13,6 +13,12 @@ type Options struct {
 	// up may be under way besides, up to the same number. Default 1000: a
 	// node's programs hold many watches on one connection.
 	MaxConcurrentStreams int
+	// MaxHandlers is how many handlers may be under way over all connections,
+	// those whose requests were given up too. More requests are refused with
+	// REFUSED_STREAM. The last fifth is for connections that have less
+	// than a 64th, so that none of them can shut the others out.
+	// Default 4000.
+	MaxHandlers int
 	// StreamWindow is how many bytes of one request's body are kept until
 	// the handler reads them (RFC 9113, 5.2). Default 128 KiB.
 	StreamWindow int
@@ -67,6 +73,7 @@ func (o Options) withDefaults() Options {
 		}
 	}
 	number(&o.MaxConcurrentStreams, 1000)
+	number(&o.MaxHandlers, 4000)
 	number(&o.StreamWindow, 128<<10)
 	number(&o.ConnectionWindow, 1<<20)
 	o.ConnectionWindow = max(o.ConnectionWindow, initialWindow)

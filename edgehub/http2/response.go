@@ -27,7 +27,7 @@ const maxData = maxFrame - frameHeader
 type output struct {
 	block    []byte // the encoded header, in buf unless it is too long
 	from, to int    // the body in buf
-	buf      [bodyStart + maxData]byte
+	buf      []byte
 }
 
 const (
@@ -35,7 +35,14 @@ const (
 	maxBlock  = bodyStart - 2*frameHeader // that fits before the body
 )
 
-var outputs = sync.Pool{New: func() any { return new(output) }}
+// Most responses of a hub that refuses requests, and most events, are small: those
+// that wait for their turn to be written are many, and their buffers are too.
+const smallBody = 2 << 10
+
+var (
+	outputs      = sync.Pool{New: func() any { return &output{buf: make([]byte, bodyStart+smallBody)} }}
+	largeOutputs = sync.Pool{New: func() any { return &output{buf: make([]byte, bodyStart+maxData)} }}
+)
 
 // response implements http.ResponseWriter. It belongs to the handler.
 type response struct {
@@ -117,11 +124,30 @@ func (w *response) output() *output {
 	return w.out
 }
 
+// enlarge gives what has outgrown a small buffer a large one.
+func (w *response) enlarge() *output {
+	small, large := w.out, largeOutputs.Get().(*output)
+	large.block = append(large.buf[:0:maxBlock], small.block...)
+	large.from, large.to = small.from, small.to
+	copy(large.buf[bodyStart:], small.buf[bodyStart:small.to])
+	small.recycle()
+	w.out = large
+	return large
+}
+
+func (o *output) recycle() {
+	o.block = nil
+	if len(o.buf) > bodyStart+smallBody {
+		largeOutputs.Put(o)
+		return
+	}
+	outputs.Put(o)
+}
+
 // release gives the buffer back. If err is not nil it is the last time.
 func (w *response) release(err error) {
 	if w.out != nil {
-		w.out.block = nil
-		outputs.Put(w.out)
+		w.out.recycle()
 		w.out = nil
 	}
 	if w.err == nil {
@@ -157,6 +183,9 @@ func write[T []byte | string](w *response, p T) (int, error) {
 			return len(p), nil
 		}
 		o := w.output()
+		if len(p)-n > len(o.buf)-o.to && len(o.buf) == bodyStart+smallBody {
+			o = w.enlarge()
+		}
 		if o.to == len(o.buf) {
 			// It is sent when more follows, so that the last can end
 			// the response.

@@ -27,6 +27,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/net/http2/hpack"
 )
@@ -35,6 +36,13 @@ import (
 type server struct {
 	options Options
 	workers workers
+	running atomic.Int64 // handlers
+	// starting has an element for each handler that no processor has got to.
+	// When it is full the connections are not read: requests that come
+	// faster than they can be looked at wait in the kernel, and cost
+	// no goroutine each. Nothing else is waited for, so nobody can hold
+	// it full.
+	starting chan struct{}
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -52,7 +60,7 @@ func Configure(s *http.Server, o Options) error {
 	if _, ok := s.TLSNextProto["h2"]; ok {
 		return errors.New("http2: the server is configured for HTTP/2 already")
 	}
-	srv := &server{options: o.withDefaults(), conns: map[*conn]struct{}{}}
+	srv := newShared(o)
 	if s.TLSNextProto == nil {
 		s.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){}
 	}
@@ -68,6 +76,21 @@ func Configure(s *http.Server, o Options) error {
 		}
 	})
 	return nil
+}
+
+func newShared(o Options) *server {
+	return &server{options: o.withDefaults(), starting: make(chan struct{}, maxStarting), conns: map[*conn]struct{}{}}
+}
+
+// maxStarting is how many handlers may be about to start. More would not start
+// sooner.
+const maxStarting = 64
+
+// crowded reports whether a connection with a number of handlers may have no
+// more.
+func (s *server) crowded(handlers int) bool {
+	running, most := int(s.running.Load()), s.options.MaxHandlers
+	return running >= most || running >= most/5*4 && handlers >= max(most/64, 1)
 }
 
 // readBuffer holds what small requests need, and little, since connections are

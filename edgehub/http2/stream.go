@@ -63,6 +63,7 @@ func (c *conn) open(r *http.Request, cancel context.CancelFunc) {
 			delete(r.Header, "Expect")
 		}
 	}
+	c.server.starting <- struct{}{}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st.sendWindow, st.recvWindow = c.streamWindow, c.server.options.StreamWindow
@@ -79,6 +80,7 @@ func (c *conn) open(r *http.Request, cancel context.CancelFunc) {
 
 // handlerDone counts down what runs. The caller holds mu.
 func (c *conn) handlerDone() {
+	c.server.running.Add(-1)
 	if c.running--; c.running > 0 {
 		return
 	}
@@ -88,19 +90,28 @@ func (c *conn) handlerDone() {
 	}
 }
 
-// serve runs the handler.
+// serve runs the handler, unless the request has ended already.
 func (st *stream) serve() {
-	defer st.conn.handlers.Done()
+	c := st.conn
+	<-c.server.starting
+	defer c.handlers.Done()
+	c.mu.Lock()
+	if st.err != nil {
+		c.handlerDone()
+		c.mu.Unlock()
+		return
+	}
+	c.mu.Unlock()
 	returned := false
 	defer func() {
 		if !returned { // by a panic or runtime.Goexit
 			if p := recover(); p != nil && p != http.ErrAbortHandler {
-				st.conn.logf("http2: panic serving %s: %v\n%s", st.conn.remote, p, debug.Stack())
+				c.logf("http2: panic serving %s: %v\n%s", c.remote, p, debug.Stack())
 			}
 		}
 		st.finish(returned)
 	}()
-	st.conn.handler.ServeHTTP(&st.response, st.request)
+	c.handler.ServeHTTP(&st.response, st.request)
 	returned = true
 }
 

@@ -9,6 +9,10 @@ import (
 // are let go.
 const sweepEvery = 5 * time.Second
 
+// maxIdle is how many goroutines are kept at all: what a burst needed is not
+// what is needed next.
+const maxIdle = 64
+
 // workers run functions on goroutines that are used again: their stacks have
 // grown to what a handler needs, and to grow one anew costs more than a short
 // request does.
@@ -40,6 +44,10 @@ func (p *workers) work(f func()) {
 	for f != nil {
 		f()
 		p.mu.Lock()
+		if len(p.idle) >= maxIdle {
+			p.mu.Unlock()
+			return
+		}
 		p.idle = append(p.idle, next)
 		if !p.sweeping {
 			p.sweeping, p.spare = true, 0

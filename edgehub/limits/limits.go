@@ -46,7 +46,7 @@ type Options struct {
 func Defaults() Options {
 	return Options{
 		Requests: 200, RequestsPerCaller: 100,
-		Watches: 1600, WatchesPerCaller: 1200,
+		Watches: 1600, WatchesPerCaller: 1024,
 		Connections: 1000, ConnectionsPerAddress: 250,
 		Body:          8 << 20,
 		ClientTimeout: 30 * time.Second,

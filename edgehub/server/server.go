@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -99,7 +100,7 @@ func Run(ctx context.Context, options Options) error {
 		ErrorLog:          log.New(logWriter{}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return base },
 	}
-	if err := http2.Configure(proxy, http2.Options{}); err != nil {
+	if err := http2.Configure(proxy, http2.Options{MaxHandlers: maxHandlers(options.Limits)}); err != nil {
 		return err
 	}
 	administration := &admin{config: h.config, identity: h.identity, upstream: h.upstream, store: h.store, sealKey: h.sealKey, registry: h.registry, certificates: h.certificates, profile: options.Profiling}
@@ -134,6 +135,15 @@ func Run(ctx context.Context, options Options) error {
 	stopBackground()
 	wg.Wait()
 	return errors.Join(err, h.store.Close())
+}
+
+// maxHandlers is how many handlers HTTP/2 may run: those of all requests that
+// the limits let in, and a quarter more for answers to those that they don't.
+func maxHandlers(l limits.Options) int {
+	if l.Requests == 0 || l.Watches == 0 {
+		return math.MaxInt // no limit is wanted
+	}
+	return (l.Requests + l.Watches) * 5 / 4
 }
 
 // newHub builds the parts. Nothing runs yet.
@@ -228,6 +238,7 @@ func (h *hub) start(ctx context.Context, wg *sync.WaitGroup) {
 	})
 	wg.Go(func() { h.store.Run(ctx) })
 	wg.Go(func() { h.limiter.Run(ctx) })
+	beFrugal(0)
 	wg.Go(func() { trim(ctx) })
 	if h.certificates != nil {
 		wg.Go(func() {

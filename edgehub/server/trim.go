@@ -20,15 +20,16 @@ const (
 	// frugalAbove is what Go's runtime may hold before it collects garbage
 	// more often than when the heap has doubled. A hub may take 64 MB, and the
 	// program itself is some of that.
-	frugalAbove = 40 << 20
+	frugalAbove = 44 << 20
 )
 
-// beFrugal makes garbage that a burst leaves behind the next burst's memory. It
-// only costs processor time, at most half of it (Go's runtime stops there). An
-// operator's own GOMEMLIMIT is respected.
-func beFrugal() {
+// beFrugal has garbage that a burst leaves behind collected before the next burst
+// takes new memory. It costs processor time, the more the nearer to the limit, so
+// what is in use, in bytes, moves the limit up. An operator's own GOMEMLIMIT is
+// respected.
+func beFrugal(used uint64) {
 	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(frugalAbove)
+		debug.SetMemoryLimit(max(frugalAbove, int64(used)*3/2+frugalAbove/2))
 	}
 }
 
@@ -54,6 +55,7 @@ func trim(ctx context.Context) {
 			klog.V(2).InfoS("Pages of the program stay mapped", "reason", err)
 		}
 		trimmed = resident()
+		beFrugal(trimmed)
 	}
 }
 

