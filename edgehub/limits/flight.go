@@ -93,20 +93,34 @@ func (l *Limiter) sweep(now time.Time) {
 type body struct {
 	io.ReadCloser
 	controller *http.ResponseController
+	late       *time.Timer // ends the request if nobody reads what does not come
 }
 
-func (l *Limiter) limitBody(w http.ResponseWriter, r *http.Request) {
+// lateGrace is how long a request goes on after its body was due, so that whoever
+// reads the body can answer.
+const lateGrace = time.Second
+
+// limitBody holds a request to the limits of bodies. The request that it returns
+// ends when its body does not come, even if nobody waits for it any more: upstream
+// may have answered already, and keep its answer open. end must be called.
+func (l *Limiter) limitBody(w http.ResponseWriter, r *http.Request) (limited *http.Request, end func()) {
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
-		return
+		return r, func() {}
 	}
 	if l.options.Body > 0 {
 		r.Body = http.MaxBytesReader(w, r.Body, l.options.Body)
 	}
-	if l.options.ClientTimeout > 0 {
-		b := &body{r.Body, http.NewResponseController(w)}
-		if b.controller.SetReadDeadline(time.Now().Add(l.options.ClientTimeout)) == nil {
-			r.Body = b
-		}
+	b := &body{ReadCloser: r.Body, controller: http.NewResponseController(w)}
+	if l.options.ClientTimeout == 0 || b.controller.SetReadDeadline(time.Now().Add(l.options.ClientTimeout)) != nil {
+		return r, func() {}
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	b.late = time.AfterFunc(l.options.ClientTimeout+lateGrace, func() { cancel(errSlowBody) })
+	r = r.WithContext(ctx)
+	r.Body = b
+	return r, func() {
+		b.late.Stop()
+		cancel(nil)
 	}
 }
 
@@ -118,6 +132,7 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	switch {
 	case errors.Is(err, io.EOF):
+		b.late.Stop()
 		_ = b.controller.SetReadDeadline(time.Time{})
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = errSlowBody

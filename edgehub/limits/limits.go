@@ -189,25 +189,27 @@ func (l *Limiter) leave(kind int, caller string, proven bool) {
 }
 
 // Begin counts a request in, and holds its client to the limits of bodies and of
-// patience. out is to be used in place of w, and end must be called when the
-// request is answered. If a limit is reached, err says so with the Status to
-// answer.
-func (l *Limiter) Begin(w http.ResponseWriter, r *http.Request) (out http.ResponseWriter, end func(), err error) {
+// patience. out and limited are to be used in place of w and r, and end must be
+// called when the request is answered. If a limit is reached, err says so with the
+// Status to answer.
+func (l *Limiter) Begin(w http.ResponseWriter, r *http.Request) (out http.ResponseWriter, limited *http.Request, end func(), err error) {
 	if l.options.Body > 0 && r.ContentLength > l.options.Body {
 		l.refused.WithLabelValues("max-request-bytes").Inc()
-		return nil, nil, status.TooLarge(l.options.Body)
+		return nil, nil, nil, status.TooLarge(l.options.Body)
 	}
 	kind := kindOf(r)
 	caller, proven := l.caller(r)
 	if limit := l.admit(kind, caller, proven); limit != "" {
 		l.refused.WithLabelValues(limit).Inc()
-		return nil, nil, status.TooMany(limit)
+		return nil, nil, nil, status.TooMany(limit)
 	}
+	bodyEnds := func() {}
 	if len(r.Header["Upgrade"]) == 0 {
-		l.limitBody(w, r)
+		r, bodyEnds = l.limitBody(w, r)
 	}
 	f := l.takeOff(w, r)
-	return f, func() {
+	return f, r, func() {
+		bodyEnds()
 		l.land(f)
 		l.leave(kind, caller, proven)
 	}, nil

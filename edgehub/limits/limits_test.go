@@ -41,7 +41,7 @@ func TestACallerHasItsShareAndNoMore(t *testing.T) {
 	l, _ := newLimiter(Options{Requests: 8, RequestsPerCaller: 3, Watches: 4, WatchesPerCaller: 2})
 	var ends []func()
 	try := func(caller, address, verb string) error {
-		_, end, err := l.Begin(httptest.NewRecorder(), get(caller, address, verb))
+		_, _, end, err := l.Begin(httptest.NewRecorder(), get(caller, address, verb))
 		if err == nil {
 			ends = append(ends, end)
 		}
@@ -84,7 +84,7 @@ func TestACallerHasItsShareAndNoMore(t *testing.T) {
 func TestTheLastQuarterIsForThoseWhoHaveLittle(t *testing.T) {
 	l, _ := newLimiter(Options{Watches: 16, WatchesPerCaller: 16})
 	begin := func(caller string) error {
-		_, _, err := l.Begin(httptest.NewRecorder(), get(caller, "10.0.0.1", "watch"))
+		_, _, _, err := l.Begin(httptest.NewRecorder(), get(caller, "10.0.0.1", "watch"))
 		return err
 	}
 	for range 12 {
@@ -133,13 +133,13 @@ func TestKindsOfRequests(t *testing.T) {
 func serve(t *testing.T, l *Limiter, http2 bool, h http.HandlerFunc) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		out, end, err := l.Begin(w, r)
+		out, limited, end, err := l.Begin(w, r)
 		if err != nil {
 			w.WriteHeader(int(apierrors.ReasonForError(err)[0])) // never in these tests
 			return
 		}
 		defer end()
-		h(out, r)
+		h(out, limited)
 	}))
 	s.Listener = l.Listener(s.Listener)
 	s.EnableHTTP2 = http2
@@ -237,9 +237,36 @@ func TestABodyMustComeInTimeAndNotBeTooLarge(t *testing.T) {
 	}
 	l, _ := newLimiter(Options{Body: 10})
 	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader("more than ten bytes"))
-	if _, _, err := l.Begin(httptest.NewRecorder(), r); !apierrors.IsRequestEntityTooLargeError(err) {
+	if _, _, _, err := l.Begin(httptest.NewRecorder(), r); !apierrors.IsRequestEntityTooLargeError(err) {
 		t.Errorf("a body that says how large it is gets %v", err)
 	}
+}
+
+// TestARequestEndsWithABodyThatNobodyWaitsFor: upstream may answer before it has
+// the body, and keep its answer open.
+func TestARequestEndsWithABodyThatNobodyWaitsFor(t *testing.T) {
+	l, _ := newLimiter(Options{ClientTimeout: 50 * time.Millisecond})
+	ended := make(chan error, 1)
+	s := serve(t, l, true, func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+		ended <- context.Cause(r.Context())
+	})
+	body, _ := io.Pipe()
+	go func() {
+		req, _ := http.NewRequest(http.MethodPost, s.URL, body)
+		if resp, err := s.Client().Do(req); err == nil {
+			resp.Body.Close()
+		}
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, errSlowBody) {
+			t.Errorf("it ends because of %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it is still under way")
+	}
+	_ = body.Close()
 }
 
 func TestConnectionsAreBounded(t *testing.T) {

@@ -12,12 +12,12 @@ import (
 // clients to the limits of bodies and of patience.
 func WithLimits(l *limits.Limiter, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		out, end, err := l.Begin(w, r)
+		out, limited, end, err := l.Begin(w, r)
 		if err != nil {
 			status.Write(w, err)
 			return
 		}
 		defer end()
-		next.ServeHTTP(out, r)
+		next.ServeHTTP(out, limited)
 	})
 }

@@ -24,8 +24,13 @@ import (
 	"github.com/edgehub-io/edge-hub/test/report"
 )
 
-// maxRSS is what a hub may take, whatever its callers do.
-const maxRSS = 64 << 20
+const (
+	// maxRSS is what a hub may take, whatever its callers do.
+	maxRSS = 64 << 20
+	// maxOpen bounds it in those attacks through which maxRSS is not held on
+	// every machine yet.
+	maxOpen = 128 << 20
+)
 
 // siege is a hub without the race detector, which takes memory of its own, an
 // honest client, and a caller with an identity that wants to ruin it.
@@ -40,8 +45,8 @@ type siege struct {
 type attack struct {
 	name string
 	run  func(*siege, context.Context) string
-	// open says why memory is not held yet; the test skips what it finds instead
-	// of failing, so that it need only be removed.
+	// open says what takes more than maxRSS on some machines. It is reported,
+	// and bounded by maxOpen.
 	open string
 }
 
@@ -80,10 +85,14 @@ func TestMemoryStaysBoundedAndHonestClientsAreServedThroughEveryAttack(t *testin
 			left := inFlight(s.admin("/metrics"))
 			served := s.honest.account(t, g)
 			report.Line(t, "%.1f s, RSS at most %d MB; %s; %d requests left under way; the honest client: %s", time.Since(start).Seconds(), peak>>20, note, left, served)
-			if peak >= maxRSS && attack.open != "" {
-				t.Skipf("SKIPPED, A PROMISE IS NOT KEPT YET: %d MB, because of %s", peak>>20, attack.open)
+			most := maxRSS
+			if attack.open != "" {
+				most = maxOpen
 			}
-			g.Expect(peak).To(BeNumerically("<", maxRSS))
+			if peak >= maxRSS {
+				report.Line(t, "more than the %d MB that it should take, because of %s", maxRSS>>20, attack.open)
+			}
+			g.Expect(peak).To(BeNumerically("<", most))
 		})
 	}
 	s.WithT = NewWithT(t)
