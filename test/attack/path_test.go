@@ -19,6 +19,7 @@ import (
 	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
 	"github.com/edgehub-io/edge-hub/test/hub"
+	"github.com/edgehub-io/edge-hub/test/link"
 	"github.com/edgehub-io/edge-hub/test/report"
 )
 
@@ -94,7 +95,7 @@ func TestNamesStayInTheCacheDirectoryAndNeverMeet(t *testing.T) {
 		answers[i] = w.send(client, r)
 	}
 	w.Expect(w.hub.Stop()).To(Succeed()) // everything is on disk
-	w.link.cut()
+	w.link.Cut()
 	files := w.expectTidy(before)
 	w.Expect(w.hub.Start(t.Context())).To(Succeed())
 	w.Eventually(w.ready).Should(ContainSubstring("[!]upstream/"))
@@ -121,7 +122,7 @@ func TestNamesStayInTheCacheDirectoryAndNeverMeet(t *testing.T) {
 }
 
 // cachingAll starts a hub that caches every agent, in front of a handler.
-func (w *world) cachingAll(handler http.HandlerFunc) (*hub.Hub, *link) {
+func (w *world) cachingAll(handler http.HandlerFunc) (*hub.Hub, *link.Link) {
 	w.Helper()
 	inner, _ := fakeCloud(w.T, func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/api/v1/namespaces/kube-system/") {
@@ -245,7 +246,7 @@ func TestLinksPlantedInTheCacheAreNotFollowed(t *testing.T) {
 	}
 	w.linkAgent(outside, canaries)
 
-	w.link.cut()
+	w.link.Cut()
 	w.Expect(w.hub.Start(t.Context())).To(Succeed())
 	w.Eventually(w.ready).Should(ContainSubstring("[!]upstream/"))
 	for i, p := range append(linked[:len(linked):len(linked)], planted{name: "a linked directory"}) {
@@ -264,7 +265,7 @@ func TestLinksPlantedInTheCacheAreNotFollowed(t *testing.T) {
 	w.Expect(w.send(client, honest).Code).To(Equal(http.StatusOK), "others are served")
 
 	// And for writing.
-	w.Expect(w.link.mend()).To(Succeed())
+	w.Expect(w.link.Mend()).To(Succeed())
 	w.Eventually(w.ready).Should(ContainSubstring("[+]upstream/"))
 	for i := range linked {
 		w.Expect(w.send(client, view(i)).Code).To(Equal(http.StatusOK))

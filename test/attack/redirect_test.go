@@ -15,6 +15,7 @@ import (
 	. "github.com/onsi/gomega"
 
 	"github.com/edgehub-io/edge-hub/test/hub"
+	"github.com/edgehub-io/edge-hub/test/link"
 	"github.com/edgehub-io/edge-hub/test/recorder"
 	"github.com/edgehub-io/edge-hub/test/report"
 )
@@ -53,8 +54,8 @@ func fakeCloud(t *testing.T, handler http.HandlerFunc, extra ...string) (*world,
 	t.Helper()
 	w := newWorld(t)
 	rec := recorder.Start(t, w.cluster, handler)
-	w.link = newLink(t, rec.URL)
-	w.hub = hub.StartT(t, w.cluster, append(extra, "--server=https://"+w.link.address)...)
+	w.link = link.New(t, rec.URL)
+	w.hub = hub.StartT(t, w.cluster, append(extra, "--server=https://"+w.link.Address())...)
 	return w, rec
 }
 
@@ -160,7 +161,7 @@ func TestTheCallerNeverChoosesTheUpstream(t *testing.T) {
 
 	reached := 0
 	for _, s := range rec.All() {
-		w.Expect(s.Host).To(Equal(w.link.address), s.URI)
+		w.Expect(s.Host).To(Equal(w.link.Address()), s.URI)
 		if s.Certificate == "" {
 			reached++
 		}

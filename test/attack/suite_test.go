@@ -27,6 +27,7 @@ import (
 	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/test/cluster"
 	"github.com/edgehub-io/edge-hub/test/hub"
+	"github.com/edgehub-io/edge-hub/test/link"
 )
 
 // robotToken is an opaque token that kube-apiserver takes for user robot.
@@ -61,7 +62,7 @@ type world struct {
 	cluster *cluster.Cluster
 	client  kubernetes.Interface
 	hub     *hub.Hub
-	link    *link
+	link    *link.Link
 	roots   *x509.CertPool
 }
 
@@ -124,8 +125,8 @@ func (w *world) seedHubs() {
 func (w *world) startHub(agents string, extra ...string) {
 	w.Helper()
 	w.setAgents(agents)
-	w.link = newLink(w.T, w.cluster.URL())
-	w.hub = hub.StartT(w.T, w.cluster, append(extra, "--server=https://"+w.link.address)...)
+	w.link = link.New(w.T, w.cluster.URL())
+	w.hub = hub.StartT(w.T, w.cluster, append(extra, "--server=https://"+w.link.Address())...)
 	config, err := hubconfig.Parse(map[string]string{hubconfig.KeyCacheAgents: agents})
 	w.Expect(err).NotTo(HaveOccurred())
 	w.Eventually(w.ready).Should(ContainSubstring("[+]config " + hubconfig.Hash(config)))
@@ -150,7 +151,7 @@ func (w *world) admin(path string) string {
 // loseCloud cuts the link and waits until the hub has noticed.
 func (w *world) loseCloud() {
 	w.Helper()
-	w.link.cut()
+	w.link.Cut()
 	w.Eventually(w.ready).Should(ContainSubstring("[!]upstream/"))
 }
 

@@ -49,7 +49,7 @@ func TestCase10CrashWhileAListIsReplacedLeavesTheOldOrTheNewWhole(t *testing.T) 
 		time.Sleep(moment)
 		s.Expect(s.hub.Kill()).To(Succeed())
 		<-listed
-		s.link.cut()
+		s.link.Cut()
 		s.Expect(s.hub.Start(s.Context())).To(Succeed())
 		served := normal(s.cached(hub.Request{Path: configMaps}))
 		s.Expect(served).To(Or(Equal(old), Equal(next)))
@@ -70,7 +70,7 @@ func TestCase10CrashWhileAListIsReplacedLeavesTheOldOrTheNewWhole(t *testing.T) 
 	next := normal(s.live(hub.Request{Path: configMaps}))
 	time.Sleep(time.Second)
 	s.Expect(s.hub.Kill()).To(Succeed())
-	s.link.cut()
+	s.link.Cut()
 	s.Expect(s.hub.Start(s.Context())).To(Succeed())
 	s.Expect(normal(s.cached(hub.Request{Path: configMaps}))).To(Equal(next), "delivered a second before the crash")
 }
@@ -106,7 +106,7 @@ func TestCase10DamagedFilesCostNoMoreThanThemselves(t *testing.T) {
 			s.live(hub.Request{Path: path})
 		}
 		s.Expect(s.hub.Stop()).To(Succeed())
-		s.link.cut()
+		s.link.Cut()
 	}
 	fill(s)
 	view := filepath.Join("cache", app, "*", "configmaps.v1.core", "shop.jsonl")

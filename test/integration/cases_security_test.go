@@ -204,7 +204,7 @@ func TestCase13UserAgentsStayInTheCacheDirectoryAndHideNothing(t *testing.T) {
 			s.Expect(d.IsDir()).To(BeTrue())
 		}
 	})
-	s.link.cut()
+	s.link.Cut()
 	s.Expect(s.hub.Start(s.Context())).To(Succeed())
 	s.claim("a restart finds all of it again", func(s *site) {
 		s.Expect(s.names(s.cached(hub.Request{Path: configMaps}))).To(HaveLen(5))

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -28,6 +27,7 @@ import (
 	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/test/cluster"
 	"github.com/edgehub-io/edge-hub/test/hub"
+	"github.com/edgehub-io/edge-hub/test/link"
 	"github.com/edgehub-io/edge-hub/test/process"
 )
 
@@ -57,14 +57,14 @@ func closeStage() {
 // site is an edge node's hub that reaches the shared control plane by a link.
 type site struct {
 	*world
-	link *link
+	link *link.Link
 }
 
 func newSite(t *testing.T, extra ...string) *site {
 	t.Helper()
 	w := newStagedWorld(t)
-	s := &site{world: w, link: newLink(w)}
-	s.startHub("https://"+s.link.address, extra...)
+	s := &site{world: w, link: link.New(w.T, w.cluster.URL())}
+	s.startHub("https://"+s.link.Address(), extra...)
 	return s
 }
 
@@ -139,14 +139,14 @@ func (s *site) claim(what string, check func(s *site)) {
 // loseCloud cuts the link and waits until the hub has noticed.
 func (s *site) loseCloud() {
 	s.Helper()
-	s.link.cut()
+	s.link.Cut()
 	s.awaitCloud(false)
 }
 
 // regainCloud mends the link and waits until the hub has noticed.
 func (s *site) regainCloud() {
 	s.Helper()
-	s.Expect(s.link.mend()).To(Succeed())
+	s.Expect(s.link.Mend()).To(Succeed())
 	s.awaitCloud(true)
 }
 
@@ -162,7 +162,7 @@ func (s *site) restartHub() {
 func (s *site) restartOnline() {
 	s.Helper()
 	s.Expect(s.hub.Kill()).To(Succeed())
-	s.Expect(s.link.mend()).To(Succeed())
+	s.Expect(s.link.Mend()).To(Succeed())
 	s.Expect(s.hub.Start(s.Context())).To(Succeed())
 }
 
@@ -278,96 +278,4 @@ func (w *world) programConfig(token string) *rest.Config {
 		Host: w.hub.URL(), BearerToken: token, UserAgent: userAgent,
 		TLSClientConfig: rest.TLSClientConfig{CAFile: w.hub.CAFile},
 	}
-}
-
-// link carries TLS between an edge node and kube-apiserver untouched, until it is
-// cut: then connections break off and new ones are refused.
-type link struct {
-	address, target string
-
-	mu       sync.Mutex
-	listener net.Listener
-	conns    map[net.Conn]bool
-}
-
-// newLink returns a link to the control plane that is cut at the test's end.
-func newLink(w *world) *link {
-	w.Helper()
-	port, err := cluster.FreePort()
-	w.Expect(err).NotTo(HaveOccurred())
-	l := &link{address: (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}).String(), target: strings.TrimPrefix(w.cluster.URL(), "https://")}
-	w.Expect(l.mend()).To(Succeed())
-	w.Cleanup(l.cut)
-	return l
-}
-
-func (l *link) mend() error {
-	listener, err := net.Listen("tcp", l.address)
-	if err != nil {
-		return err
-	}
-	l.mu.Lock()
-	l.listener, l.conns = listener, map[net.Conn]bool{}
-	l.mu.Unlock()
-	go func() {
-		for {
-			near, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go l.carry(near)
-		}
-	}()
-	return nil
-}
-
-func (l *link) cut() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.conns == nil {
-		return
-	}
-	_ = l.listener.Close()
-	for conn := range l.conns {
-		_ = conn.Close()
-	}
-	l.conns = nil
-}
-
-// keep registers the two ends of a connection; it fails once the link is cut.
-func (l *link) keep(ends ...net.Conn) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.conns == nil {
-		return errors.New("the link is cut")
-	}
-	for _, end := range ends {
-		l.conns[end] = true
-	}
-	return nil
-}
-
-func (l *link) carry(near net.Conn) {
-	defer near.Close()
-	far, err := net.Dial("tcp", l.target)
-	if err != nil {
-		return
-	}
-	defer far.Close()
-	if l.keep(near, far) != nil {
-		return
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_, _ = io.Copy(far, near)
-		_ = far.Close()
-	}()
-	_, _ = io.Copy(near, far)
-	_ = near.Close()
-	<-done
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.conns, near) // a no-op on a link that was cut
-	delete(l.conns, far)
 }

@@ -199,7 +199,7 @@ func TestSecretsAreSealedAtRest(t *testing.T) {
 		for what, r := range sealedReads {
 			s.online[what] = s.live(r)
 		}
-		s.link.cut()
+		s.link.Cut()
 		s.awaitCloud(false)
 		for what, r := range sealedReads {
 			s.Expect(string(s.cached(r).Body)).To(Equal(string(s.online[what].Body)), what)
