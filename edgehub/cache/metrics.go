@@ -70,6 +70,10 @@ func (m *metrics) register(registry prometheus.Registerer, s *Store, listed func
 			}
 			return 0
 		}),
+		gauge("edgehub_cache_recordings", "Answers that are being recorded, watches apart.",
+			func() float64 { return float64(s.unfinished.Load()) }),
+		gauge("edgehub_cache_queued_bytes", "Bytes of answers that wait to be recorded.",
+			func() float64 { return float64(s.budget.used()) }),
 		gauge("edgehub_cache_staged_bytes", "Size of the lists that are being recorded.", func() float64 {
 			s.ledger.mu.Lock()
 			defer s.ledger.mu.Unlock()

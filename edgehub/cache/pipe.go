@@ -77,6 +77,12 @@ func (b *budget) take(n int) bool {
 	return true
 }
 
+func (b *budget) used() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return pipesLimit - b.left
+}
+
 func (b *budget) give(n int) {
 	b.mu.Lock()
 	b.left += n

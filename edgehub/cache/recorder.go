@@ -61,8 +61,14 @@ func (s *Store) Record(q Query, resp *http.Response) io.ReadCloser {
 	start := func() *pipe {
 		p := newPipe(&s.budget, q.Verb != Watch)
 		s.recordings.Add(1)
+		if q.Verb != Watch {
+			s.unfinished.Add(1)
+		}
 		go func() {
 			defer s.recordings.Done()
+			if q.Verb != Watch {
+				defer s.unfinished.Add(-1)
+			}
 			defer p.abandon()
 			defer func() { r.done() }()
 			r.finish(r.run(p, compressed))

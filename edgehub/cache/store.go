@@ -17,6 +17,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,6 +57,7 @@ type Store struct {
 	budget     budget
 	pages      pages
 	recordings sync.WaitGroup
+	unfinished atomic.Int64 // recordings of answers that end by themselves
 	// withdrawing is held while something is withdrawn: one at a time.
 	withdrawing sync.Mutex
 

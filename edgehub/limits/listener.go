@@ -27,8 +27,9 @@ func (l *listener) Accept() (net.Conn, error) {
 		if limit == "" {
 			return &connection{Conn: conn, closed: sync.OnceFunc(func() { l.limiter.disconnect(address) })}, nil
 		}
-		_ = conn.Close()
+		// Counted before anybody can see that it is closed.
 		l.limiter.refused.WithLabelValues(limit).Inc()
+		_ = conn.Close()
 		klog.V(2).InfoS("Connection refused", "address", address, "limit", limit)
 	}
 }

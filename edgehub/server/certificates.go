@@ -67,7 +67,7 @@ func (h *hub) bootstrapClient() (rest.Interface, error) {
 		tlsConfig = &tls.Config{}
 	}
 	tlsConfig.MinVersion = tls.VersionTLS12
-	rt, err := rest.HTTPWrappersForConfig(config, h.upstream.Transport(tlsConfig))
+	rt, err := rest.HTTPWrappersForConfig(config, untraced{h.upstream.Transport(tlsConfig)})
 	if err != nil {
 		return nil, fmt.Errorf("bootstrap credential: %w", err)
 	}
@@ -84,3 +84,20 @@ func (h *hub) configFor(own *rest.Config) *rest.Config {
 
 // noRedirect keeps an answer from deciding where a credential goes.
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// untraced keeps the traces that client-go attaches to requests at high
+// verbosity from the transport: a connection that is still being made reports
+// to them when the request has long been answered on another one, and client-go
+// reads without a lock what they write.
+type untraced struct{ http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (u untraced) RoundTrip(req *http.Request) (*http.Response, error) {
+	return u.RoundTripper.RoundTrip(req.WithContext(valueless{req.Context()}))
+}
+
+// valueless is a context that ends with another, and carries nothing.
+type valueless struct{ context.Context }
+
+// Value implements context.Context.
+func (valueless) Value(any) any { return nil }

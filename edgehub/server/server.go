@@ -189,7 +189,7 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 		h.node = h.upstream.Transport(config)
 	}
 	h.own = h.upstream.Transport(h.cloud.ownTLS)
-	rt, err := rest.HTTPWrappersForConfig(h.cloud.own, h.own)
+	rt, err := rest.HTTPWrappersForConfig(h.cloud.own, untraced{h.own})
 	if err != nil {
 		return nil, fmt.Errorf("read --kubeconfig: %w", err)
 	}
@@ -229,7 +229,7 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 func (h *hub) start(ctx context.Context, wg *sync.WaitGroup) {
 	wg.Go(func() {
 		h.upstream.Run(ctx, h.own, func(rt http.RoundTripper) http.RoundTripper {
-			wrapped, err := rest.HTTPWrappersForConfig(h.cloud.own, rt)
+			wrapped, err := rest.HTTPWrappersForConfig(h.cloud.own, untraced{rt})
 			if err != nil { // newHub has tried the same
 				return rt
 			}

@@ -139,6 +139,7 @@ func (s *site) claim(what string, check func(s *site)) {
 // loseCloud cuts the link and waits until the hub has noticed.
 func (s *site) loseCloud() {
 	s.Helper()
+	s.awaitRecordings()
 	s.link.Cut()
 	s.awaitCloud(false)
 }
@@ -194,6 +195,12 @@ func (w *world) live(r hub.Request) *hub.Response {
 	w.Expect(resp.Code).To(Equal(200), "%s: %s", r.Path, resp.Body)
 	w.Expect(resp.Header.Get("Cache-Status")).To(BeEmpty(), "%s was not answered by kube-apiserver", r.Path)
 	return resp
+}
+
+// awaitRecordings waits until what was read is in the cache, or will not be.
+func (w *world) awaitRecordings() {
+	w.Helper()
+	w.Eventually(func() float64 { return w.metric("edgehub_cache_recordings") }).WithTimeout(time.Minute).Should(BeZero())
 }
 
 // names are those of a list's items, sorted.
