@@ -20,6 +20,9 @@ const (
 	KeyCacheAgents = "cache_agents"
 	// KeyPolicies is the key that restricts agents to namespaces.
 	KeyPolicies = "policies"
+	// KeyRelist is the key that names agents whose watches begin with a list
+	// through the cache.
+	KeyRelist = "relist"
 )
 
 const (
@@ -49,6 +52,10 @@ type Config struct {
 	// Rules restrict cached agents; one without a rule is cached for every
 	// caller. There are none of agents that are not cached or always cached.
 	Rules map[string]Rule
+	// Relist are the namespaces of ServiceAccounts, sorted and unique, by agent,
+	// whose watches a hub ends if it has not seen the list before them. There are
+	// none of agents that are not cached.
+	Relist map[string][]string
 }
 
 // Parse reads the data of the ConfigMap. When something is malformed, the error
@@ -77,13 +84,15 @@ func Parse(data map[string]string) (Config, error) {
 		config.Agents = append(config.Agents, agent)
 	}
 	rules, ruleErrs := parseRules(data[KeyPolicies])
-	if errs = append(errs, ruleErrs...); len(errs) > 0 {
+	relist, relistErrs := parseRelist(data[KeyRelist])
+	errs = slices.Concat(errs, ruleErrs, relistErrs)
+	if len(errs) > 0 {
 		if more := len(errs) - maxErrors; more > 0 {
 			errs = append(errs[:maxErrors], fmt.Errorf("and %d more", more))
 		}
 		return Config{}, errors.Join(errs...)
 	}
-	config.Rules = rules
+	config.Rules, config.Relist = rules, relist
 	return config.canonical(), nil
 }
 
@@ -91,22 +100,28 @@ func Parse(data map[string]string) (Config, error) {
 // separated by a bare comma, "*" first, and, if there are rules, those too.
 // Parse reads it back unchanged.
 func Format(config Config) map[string]string {
-	agents, rules := config.text()
+	agents, rules, relist := config.text()
 	data := map[string]string{KeyCacheAgents: agents}
 	if rules != "" {
 		data[KeyPolicies] = rules
+	}
+	if relist != "" {
+		data[KeyRelist] = relist
 	}
 	return data
 }
 
 // Hash returns a short text that is the same for two configurations exactly if
-// they list the same agents with the same rules, in whatever order, spacing or
-// repetition they were written: "v1-" and 16 hexadecimal digits. It is legal as a
-// label value. Without rules it is what it was before there were any.
+// they list the same agents with the same rules and relists, in whatever order,
+// spacing or repetition they were written: "v1-" and 16 hexadecimal digits. It is
+// legal as a label value. Without rules it is what it was before there were any.
 func Hash(config Config) string {
-	text, rules := config.text()
+	text, rules, relist := config.text()
 	if rules != "" {
 		text += "\n" + rules // no agent has a line end
+	}
+	if relist != "" {
+		text += "\nrelist\n" + relist
 	}
 	sum := sha256.Sum256([]byte(text))
 	return hashVersion + "-" + hex.EncodeToString(sum[:8])
@@ -158,27 +173,33 @@ func (c Config) Secrets(agent, namespace string) Secrets {
 	return CacheSecrets
 }
 
-// Equal reports whether both list the same agents with the same rules.
+// Relists reports whether a hub ends watches of ServiceAccounts of namespace, as
+// agent, whose list it has not seen, so that the program lists again.
+func (c Config) Relists(agent, namespace string) bool {
+	return slices.Contains(c.Relist[agent], namespace) && c.Admits(agent, namespace)
+}
+
+// Equal reports whether both list the same agents with the same rules and relists.
 func (c Config) Equal(other Config) bool {
 	a, b := c.canonical(), other.canonical()
 	return a.All == b.All && slices.Equal(a.Agents, b.Agents) && maps.EqualFunc(a.Rules, b.Rules, func(a, b Rule) bool {
 		return a.ClusterWide == b.ClusterWide && maps.Equal(a.Namespaces, b.Namespaces)
-	})
+	}) && maps.EqualFunc(a.Relist, b.Relist, slices.Equal)
 }
 
-// text is the canonical values of cache_agents and policies.
-func (c Config) text() (agents, rules string) {
+// text is the canonical values of cache_agents, policies and relist.
+func (c Config) text() (agents, rules, relist string) {
 	c = c.canonical()
 	if c.All {
 		c.Agents = slices.Insert(c.Agents, 0, AllAgents)
 	}
-	return strings.Join(c.Agents, ","), formatRules(c.Rules)
+	return strings.Join(c.Agents, ","), formatObject(c.Rules), formatObject(c.Relist)
 }
 
 // canonical returns what Parse returns for the same configuration.
 func (c Config) canonical() Config {
 	c.Agents = sorted(c.Agents)
-	c.Rules = canonicalRules(c)
+	c.Rules, c.Relist = canonicalRules(c), canonicalRelist(c)
 	return c
 }
 

@@ -157,10 +157,10 @@ func canonicalRules(config Config) map[string]Rule {
 	return rules
 }
 
-// formatRules writes canonical rules as a JSON object with one line for each
-// agent, sorted; "" if there are none.
-func formatRules(rules map[string]Rule) string {
-	if len(rules) == 0 {
+// formatObject writes a JSON object with one line for each member, sorted; "" if
+// there are none.
+func formatObject[V any](members map[string]V) string {
+	if len(members) == 0 {
 		return ""
 	}
 	var text bytes.Buffer
@@ -172,12 +172,12 @@ func formatRules(rules map[string]Rule) string {
 		text.Truncate(text.Len() - 1) // the line end
 	}
 	separator := "{\n  "
-	for _, agent := range slices.Sorted(maps.Keys(rules)) {
+	for _, name := range slices.Sorted(maps.Keys(members)) {
 		text.WriteString(separator)
 		separator = ",\n  "
-		write(agent)
+		write(name)
 		text.WriteString(": ")
-		write(rules[agent])
+		write(members[name])
 	}
 	text.WriteString("\n}\n")
 	return text.String()

@@ -24,6 +24,34 @@ const (
 	// ConditionRestartsComplete is True when every matched Pod has started after
 	// its agents were applied, or no restarts are wanted.
 	ConditionRestartsComplete = "RestartsComplete"
+	// ConditionCacheReady is True when the agents' Pods would start without the
+	// cloud on every reachable node where the agents are in use, as the hubs
+	// report. It is no part of Ready: the operator can't bring it about.
+	ConditionCacheReady = "CacheReady"
+	// ConditionCacheTooLarge is True while a hub reports that an agent lists and
+	// watches more than fits its share of the node's disk.
+	ConditionCacheTooLarge = "CacheTooLarge"
+)
+
+// Reasons of CacheReady.
+const (
+	// ReasonOfflineReady: everything the agents asked for is on disk wherever they
+	// are in use. (True)
+	ReasonOfflineReady = "OfflineReady"
+	// ReasonNotInUse: no hub has seen the agents yet. (Unknown)
+	ReasonNotInUse = "NotInUse"
+	// ReasonCacheIncomplete: on some nodes something is missing; the message names
+	// one. (False)
+	ReasonCacheIncomplete = "CacheIncomplete"
+)
+
+// Reasons of CacheTooLarge.
+const (
+	// ReasonQuotaExceeded: an agent asks for more than its quota; raise the quota,
+	// or narrow what the program lists and watches. (True)
+	ReasonQuotaExceeded = "QuotaExceeded"
+	// ReasonFits: what the agents ask for fits. (False)
+	ReasonFits = "Fits"
 )
 
 // Reasons of ConfigApplied; when it is False, also of Ready.
@@ -67,8 +95,7 @@ const (
 	// ReasonRestarted: every matched Pod started after its agents were applied.
 	// (True)
 	ReasonRestarted = "Restarted"
-	// ReasonNotRequested: the policy has no podSelector, or its strategy is
-	// Never. (True)
+	// ReasonNotRequested: the strategy is Never. (True)
 	ReasonNotRequested = "NotRequested"
 	// ReasonWaitingForConfig: Pods are restarted only after the agents are in
 	// kube-system/edge-hub-cfg and the hubs had time to read it. (False)
@@ -90,6 +117,27 @@ const (
 	// evicts because nothing it knows would replace them one for one. Restart
 	// them by hand. (False, and Stalled)
 	ReasonPodsNeedAttention = "PodsNeedAttention"
+	// ReasonWaitingForHubs: the only Pods left are on nodes whose hub has not taken
+	// the current configuration yet. (False)
+	ReasonWaitingForHubs = "WaitingForHubs"
+	// ReasonDebouncing: the policy was changed a moment ago. (False)
+	ReasonDebouncing = "Debouncing"
+	// ReasonOutsideWindow: restart.window is closed; the message says when it
+	// opens. (False)
+	ReasonOutsideWindow = "OutsideWindow"
+	// ReasonNodesBroke: nodes became unreachable after Pods were restarted on
+	// them. No further Pod is restarted until they return. (False, and Stalled)
+	ReasonNodesBroke = "NodesBroke"
+	// ReasonOtherRollout: another policy restarts the same Pods now. (False)
+	ReasonOtherRollout = "OtherRollout"
+	// ReasonRelisting: programs list again through the cache. (False)
+	ReasonRelisting = "Relisting"
+	// ReasonRelisted: every watch in use began with a list through the cache.
+	// (True)
+	ReasonRelisted = "Relisted"
+	// ReasonWindowInvalid: the time zone of restart.window is not known to the
+	// operator. (False, and Stalled)
+	ReasonWindowInvalid = "WindowInvalid"
 	// ReasonRestartFailed: reading or evicting Pods failed; the operator
 	// retries. (False)
 	ReasonRestartFailed = "RestartFailed"

@@ -16,6 +16,7 @@ import (
 // +kubebuilder:printcolumn:name="Agents",type=string,JSONPath=`.spec.cacheAgents`,description="User-Agents edge-hub caches, up to the first slash"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="True when there is nothing left to do"
 // +kubebuilder:printcolumn:name="Restarted",type=string,JSONPath=`.status.restarted`,description="Pods that run with the cache, of all matched Pods"
+// +kubebuilder:printcolumn:name="Nodes",type=string,JSONPath=`.status.offlineReady`,description="Nodes where the agents' Pods would start without the cloud, of those where the agents are in use"
 // +kubebuilder:printcolumn:name="Status",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`,description="What is going on"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,description="Reason of the Ready condition"
@@ -94,9 +95,9 @@ type EdgeHubPolicySpec struct {
 	Secrets SecretCaching `json:"secrets,omitempty"`
 
 	// podSelector selects the Pods of this namespace that run the programs. They
-	// are restarted once when an agent is newly cached. When it is absent nothing
-	// is restarted: do that yourself. An empty selector, {}, selects every Pod of
-	// the namespace.
+	// are restarted once when an agent is newly cached. When it is absent those are
+	// restarted that hubs report as sending the agents. An empty selector, {},
+	// selects every Pod of the namespace.
 	// +optional
 	PodSelector *LabelSelector `json:"podSelector,omitempty"`
 
@@ -124,13 +125,16 @@ const (
 )
 
 // RestartStrategy is a way to restart Pods.
-// +kubebuilder:validation:Enum=RollingRestart;Never
+// +kubebuilder:validation:Enum=RollingRestart;Relist;Never
 type RestartStrategy string
 
 // Ways to restart Pods.
 const (
 	// RollingRestart evicts Pods a few at a time through the Eviction API.
 	RollingRestart RestartStrategy = "RollingRestart"
+	// Relist restarts no Pod: edge-hub ends watches whose list it has not seen, and
+	// answers the next one 410 Expired once, so that the program lists again.
+	Relist RestartStrategy = "Relist"
 	// NeverRestart leaves restarts to the user.
 	NeverRestart RestartStrategy = "Never"
 )
@@ -138,7 +142,9 @@ const (
 // RestartSpec says how Pods are restarted.
 type RestartSpec struct {
 	// strategy is RollingRestart, which evicts the selected Pods a few at a time
-	// and respects PodDisruptionBudgets, or Never, which leaves restarts to you.
+	// and respects PodDisruptionBudgets; Relist, which restarts nothing but has
+	// programs that watch list again, through the cache, as informers do when a
+	// watch expires; or Never, which leaves restarts to you.
 	// +optional
 	// +kubebuilder:default=RollingRestart
 	Strategy RestartStrategy `json:"strategy,omitempty"`
@@ -164,7 +170,51 @@ type RestartSpec struct {
 	// paused stops restarts until it is false again. Agents are still cached.
 	// +optional
 	Paused bool `json:"paused,omitempty"`
+
+	// window is when restarts may begin. When it is absent they may at any time.
+	// +optional
+	Window *RestartWindow `json:"window,omitempty"`
+
+	// debounceSeconds is how long, in seconds, the policy must have been left
+	// alone before the first Pod is restarted, so that a series of edits causes
+	// one rollout.
+	// +optional
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=86400
+	DebounceSeconds *int32 `json:"debounceSeconds,omitempty"`
 }
+
+// RestartWindow is a part of each day, or of some days of each week.
+type RestartWindow struct {
+	// start is when the window opens, on a clock of 24 hours: 22:00.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([01][0-9]|2[0-3]):[0-5][0-9]$')",message="must be a time of day from 00:00 to 23:59: write for example 22:00"
+	// +kubebuilder:validation:MaxLength=5
+	Start string `json:"start"`
+	// end is when it closes; one that is not after start is on the next day.
+	// No restart begins at or after it.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([01][0-9]|2[0-3]):[0-5][0-9]$')",message="must be a time of day from 00:00 to 23:59: write for example 05:30"
+	// +kubebuilder:validation:MaxLength=5
+	End string `json:"end"`
+	// days are those on which it opens. When there are none it opens every day.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=7
+	Days []Weekday `json:"days,omitempty"`
+	// timeZone is the zone of start, end and days, by its name in the IANA time
+	// zone database, such as Europe/Berlin.
+	// +optional
+	// +kubebuilder:default=UTC
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:XValidation:rule="self != 'Local' && self.matches('^[A-Za-z0-9+_-]+(/[A-Za-z0-9+_-]+)*$')",message="must be the name of a time zone: write for example UTC or Europe/Berlin"
+	TimeZone string `json:"timeZone,omitempty"`
+}
+
+// Weekday is a day of the week.
+// +kubebuilder:validation:Enum=Monday;Tuesday;Wednesday;Thursday;Friday;Saturday;Sunday
+type Weekday string
 
 // EdgeHubPolicyStatus is what the operator found and did.
 type EdgeHubPolicyStatus struct {
@@ -174,8 +224,8 @@ type EdgeHubPolicyStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Ready, Reconciling, Stalled, ConfigApplied, AsWritten and
-	// RestartsComplete.
+	// conditions are Ready, Reconciling, Stalled, ConfigApplied, AsWritten,
+	// RestartsComplete, CacheReady and CacheTooLarge.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -194,11 +244,41 @@ type EdgeHubPolicyStatus struct {
 	// +optional
 	Restarted string `json:"restarted,omitempty"`
 
-	// pods counts the Pods selected by podSelector and nodeSelector; absent
-	// without a podSelector.
+	// pods counts the Pods selected by podSelector and nodeSelector. Without a
+	// podSelector those are the Pods that hubs report as sending the agents.
 	// +optional
 	Pods *PodCounts `json:"pods,omitempty"`
+
+	// nodes counts the nodes with a hub.
+	// +optional
+	Nodes *NodeCounts `json:"nodes,omitempty"`
+
+	// offlineReady sums up nodes: "2/3" when the agents' Pods would start without
+	// the cloud on two of the three nodes where the agents are in use.
+	// +optional
+	OfflineReady string `json:"offlineReady,omitempty"`
 }
+
+// NodeCounts counts nodes with an EdgeHubNode.
+type NodeCounts struct {
+	// hubs are the nodes with a hub that match nodeSelector.
+	Hubs int32 `json:"hubs"`
+	// configured are those whose hub works with the current configuration.
+	Configured int32 `json:"configured"`
+	// unreachable are those that are out of reach now.
+	Unreachable int32 `json:"unreachable"`
+	// inUse are those where the agents of this policy are in use for this
+	// namespace.
+	InUse int32 `json:"inUse"`
+	// offlineReady are the nodes of inUse where all of them are offline-ready.
+	OfflineReady int32 `json:"offlineReady"`
+	// tooLarge are the nodes of inUse where one of them asks for more than fits.
+	TooLarge int32 `json:"tooLarge"`
+}
+
+// RestartAnnotation on a Pod with the value Never keeps every policy from restarting
+// it.
+const RestartAnnotation = "edgehub.io/restart"
 
 // AgentStatus is an agent in kube-system/edge-hub-cfg.
 type AgentStatus struct {
@@ -227,10 +307,18 @@ type PodCounts struct {
 	// unavailable are the Pods that are wanted and missing or not ready. New
 	// restarts wait while there are maxUnavailable of them.
 	Unavailable int32 `json:"unavailable"`
-	// deferred are pending Pods on nodes that are not ready; they are restarted
+	// deferred are pending Pods on nodes that are out of reach; they are restarted
 	// when the node returns.
 	Deferred int32 `json:"deferred"`
 	// unmanaged are Pods that have to be restarted and which the operator never
 	// evicts: no ReplicaSet, StatefulSet or DaemonSet would replace them.
 	Unmanaged int32 `json:"unmanaged"`
+	// optedOut are Pods that have to be restarted and say that they must not be,
+	// with the annotation edgehub.io/restart: Never.
+	// +optional
+	OptedOut int32 `json:"optedOut,omitempty"`
+	// waiting are pending Pods on nodes whose hub does not work with the current
+	// configuration yet.
+	// +optional
+	Waiting int32 `json:"waiting,omitempty"`
 }

@@ -20,7 +20,7 @@ var (
 )
 
 func addKnownTypes(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(GroupVersion, &EdgeHubPolicy{}, &EdgeHubPolicyList{})
+	scheme.AddKnownTypes(GroupVersion, &EdgeHubPolicy{}, &EdgeHubPolicyList{}, &EdgeHubNode{}, &EdgeHubNodeList{})
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }
