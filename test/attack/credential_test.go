@@ -51,7 +51,7 @@ func TestTheHubLendsItsCredentialToNoOne(t *testing.T) {
 	w.sendAll(probes)
 	w.Expect(w.hub.Stop()).To(Succeed()) // its log is complete
 
-	j := &judge{log: w.hub.Log(), upstream: strings.TrimPrefix(rec.URL, "https://"), probes: probes, of: first, count: map[string]int{}, asked: map[string]int{}}
+	j := &judge{log: w.hub.SettledLogT(w.T), upstream: strings.TrimPrefix(rec.URL, "https://"), probes: probes, of: first, count: map[string]int{}, asked: map[string]int{}}
 	seen := rec.All()
 	for _, s := range seen {
 		j.asked[s.URI]++

@@ -118,7 +118,7 @@ func TestNamesStayInTheCacheDirectoryAndNeverMeet(t *testing.T) {
 	}
 	report.Line(t, "%d requests with odd names made %d files; %d of them had the same answer offline, none another's", len(requests), files, same)
 	w.Expect(same).To(BeNumerically(">", 200))
-	w.Expect(w.hub.Log()).NotTo(ContainSubstring("panic"))
+	w.Expect(w.hub.SettledLogT(w.T)).NotTo(ContainSubstring("panic"))
 }
 
 // cachingAll starts a hub that caches every agent, in front of a handler.

@@ -14,7 +14,7 @@ import (
 // the vault or a token.
 func (w *world) expectSilence(v *vault, people []*person) {
 	w.Helper()
-	for where, text := range map[string]string{"the log": w.hub.Log(), "the metrics": w.admin("/metrics")} {
+	for where, text := range map[string]string{"the log": w.hub.SettledLogT(w.T), "the metrics": w.admin("/metrics")} {
 		w.Expect(len(text)).To(BeNumerically(">", 1000), where)
 		for canary, forms := range v.canaries {
 			w.Expect(leaked(text, forms)).To(BeZero(), "%s holds %s", where, canary)
@@ -68,7 +68,7 @@ func TestLogsAndMetricsHoldNoTokenNoSecretAndNoUnboundedUserAgent(t *testing.T) 
 	w.loseCloud()
 	ask()
 	w.expectSilence(v, tokens)
-	log, metrics := w.hub.Log(), w.admin("/metrics")
+	log, metrics := w.hub.SettledLogT(w.T), w.admin("/metrics")
 	w.Expect(log).To(ContainSubstring("/api/v1/namespaces/silence/secrets"))
 	w.Expect(log).NotTo(ContainSubstring("written-secret"))
 	w.Expect(log).NotTo(ContainSubstring(strings.Repeat("Zz9", 500)), "a User-Agent is cut")

@@ -95,7 +95,7 @@ func TestATokenIsRefusedOffline(t *testing.T) {
 		}
 	})
 	for _, token := range tokens {
-		w.expectNoToken("the log", w.hub.Log(), token)
+		w.expectNoToken("the log", w.hub.SettledLogT(w.T), token)
 	}
 }
 

@@ -5,6 +5,7 @@ package hub
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -250,8 +251,33 @@ func (h *Hub) Stop() error {
 // PID is the hub's process id.
 func (h *Hub) PID() int { return h.running().PID() }
 
-// Log is what the hub has logged, over all its starts.
+// Log is what the hub has logged, over all its starts. Lines of information may
+// be a moment late.
 func (h *Hub) Log() string { return h.output.String() }
+
+// SettledLogT is the log with the lines of all requests that have ended. It makes
+// a request of its own, which the hub refuses and logs behind them.
+func (h *Hub) SettledLogT(t testing.TB) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if p := h.running(); p == nil || !p.Running() {
+		return h.Log()
+	}
+	from, mark := h.output.Len(), "/settled-"+rand.Text()
+	conn, err := (&tls.Dialer{Config: h.Client().Transport.(*http.Transport).TLSClientConfig}).DialContext(ctx, "tcp", strings.TrimPrefix(h.URL(), "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := fmt.Fprintf(conn, "GET http://log.invalid%s HTTP/1.1\r\nHost: log.invalid\r\nConnection: close\r\n\r\n", mark); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.output.WaitFor(ctx, from, mark); err != nil {
+		t.Fatal(err)
+	}
+	return h.Log()
+}
 
 // Client trusts the hub and the control plane. It opens a connection of its own
 // for each request.

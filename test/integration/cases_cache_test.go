@@ -48,9 +48,9 @@ func TestCase01InformerWithDefaultsSyncsOfflineAndWatchListPrunes(t *testing.T) 
 		s.Expect(s.names(s.cached(hub.Request{Path: configMaps}))).To(Equal([]string{"cm-0", "cm-2", "cm-4"}))
 	})
 	s.claim("all three asked by WatchList", func(s *site) {
-		s.Expect(strings.Count(s.hub.Log(), "sendInitialEvents=true with status code 200") +
-			strings.Count(s.hub.Log(), "sendInitialEvents=true&")).To(BeNumerically(">=", 3))
-		s.Expect(strings.Count(s.hub.Log(), app+" list configmaps")).To(Equal(1), "the list above")
+		s.Expect(strings.Count(s.hub.SettledLogT(s.T), "sendInitialEvents=true with status code 200") +
+			strings.Count(s.hub.SettledLogT(s.T), "sendInitialEvents=true&")).To(BeNumerically(">=", 3))
+		s.Expect(strings.Count(s.hub.SettledLogT(s.T), app+" list configmaps")).To(Equal(1), "the list above")
 	})
 }
 

@@ -196,7 +196,7 @@ func TestLogNamesAgentAndResource(t *testing.T) {
 	w.openWatch(w.hub.URL(), w.token, "resourceVersion="+w.list(""))
 	w.Eventually(w.hub.Log).Should(MatchRegexp(`I\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ log\.go:\d+\] edge-app get configmaps: /api/v1/namespaces/shop/configmaps/cm-0 with status code 200, spent [0-9.]+(µs|ms|s)`))
 	w.Eventually(w.hub.Log).Should(MatchRegexp(`edge-app watch configmaps: /api/v1/namespaces/shop/configmaps\?watch=true&resourceVersion=\d+`))
-	w.Expect(w.hub.Log()).NotTo(ContainSubstring(w.token))
+	w.Expect(w.hub.SettledLogT(w.T)).NotTo(ContainSubstring(w.token))
 }
 
 // TestCacheDirectoryIsReadable: a person finds the agent and the resources, and

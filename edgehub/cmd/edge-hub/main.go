@@ -20,11 +20,15 @@ import (
 // version is set by the linker.
 var version = "devel"
 
+// lines is the log.
+var lines = &logLines{w: os.Stderr}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := command().ExecuteContext(ctx)
 	stop()
 	klog.Flush()
+	lines.Flush()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "Error:", err)
 		os.Exit(1)
@@ -53,7 +57,6 @@ func runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "Run the hub",
 		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return server.Run(cmd.Context(), o) },
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
@@ -77,11 +80,18 @@ func runCommand() *cobra.Command {
 	f.Var(quantity(&o.CacheQuotaPerAgent, "512Mi"), "cache-quota-per-agent", "How many bytes one agent may have in the cache directory. Its least recently used views are evicted. 0 is no quota.")
 	f.StringVar(&o.StateDir, "state-dir", "/var/lib/edge-hub", "Directory for what the hub must know to start without the cloud.")
 	f.StringVar(&o.AdminListen, "admin-listen", "127.0.0.1:10267", "Address to serve /healthz, /readyz and /metrics on, with HTTP.")
+	f.DurationVar(&o.ExpiredTokenGrace, "expired-token-grace", 0, "For how long a ServiceAccount token that has expired is still accepted while the cloud is unreachable, at most 24h. Whoever has stolen a token has it for that much longer. 0 refuses expired tokens.")
 	limitFlags(f, &o.Limits)
 	f.BoolVar(&o.Profiling, "profiling", false, "Serve profiles at /debug/pprof on --admin-listen.")
 
 	logging := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(logging)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := logTo(lines, logging); err != nil {
+			return err
+		}
+		return server.Run(cmd.Context(), o)
+	}
 	for _, name := range []string{"v", "vmodule"} {
 		f.AddGoFlag(logging.Lookup(name))
 	}

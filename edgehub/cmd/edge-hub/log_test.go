@@ -1,0 +1,101 @@
+package main
+
+import (
+	"flag"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+// batches remembers what was written at once.
+type batches struct {
+	mu    sync.Mutex
+	texts []string
+}
+
+func (b *batches) Write(text []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.texts = append(b.texts, string(text))
+	return len(text), nil
+}
+
+func (b *batches) take() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	texts := b.texts
+	b.texts = nil
+	return texts
+}
+
+func TestLinesWaitForEachOtherButNotForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out batches
+		l := &logLines{w: &out}
+		for range 3 {
+			for _, line := range []string{"one\n", "two\n"} {
+				_, _ = l.Write([]byte(line))
+			}
+			time.Sleep(logDelay - 1)
+			if got := out.take(); len(got) != 0 {
+				t.Errorf("%q is written early", got)
+			}
+			time.Sleep(1)
+			synctest.Wait()
+			if got := out.take(); len(got) != 1 || got[0] != "one\ntwo\n" {
+				t.Errorf("%q is written", got)
+			}
+		}
+	})
+}
+
+func TestLinesAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out batches
+		l := &logLines{w: &out}
+		line := []byte(strings.Repeat("x", 1023) + "\n")
+		for range 100 {
+			_, _ = l.Write(line)
+		}
+		l.Flush()
+		got := out.take()
+		if all := strings.Join(got, ""); all != strings.Repeat(string(line), 100) {
+			t.Errorf("%d bytes are written", len(all))
+		}
+		for _, batch := range got {
+			if len(batch) > logBuffer {
+				t.Errorf("%d bytes are written at once", len(batch))
+			}
+		}
+		if len(got) > 7 {
+			t.Errorf("%d writes", len(got))
+		}
+	})
+}
+
+func TestWarningsAndErrorsDoNotWait(t *testing.T) {
+	state := klog.CaptureState()
+	defer state.Restore()
+	logging := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(logging)
+	var out batches
+	l := &logLines{w: &out}
+	if err := logTo(l, logging); err != nil {
+		t.Fatal(err)
+	}
+	klog.Info("information")
+	klog.Warning("a warning")
+	klog.ErrorS(nil, "an error")
+	got := out.take()
+	if len(got) != 2 || !strings.Contains(got[0], "information\n") || !strings.Contains(got[0], "a warning\n") || !strings.Contains(got[1], "an error") {
+		t.Errorf("%q is written", got)
+	}
+	l.Flush()
+	if got := out.take(); len(got) != 0 {
+		t.Errorf("%q is written twice", got)
+	}
+}
