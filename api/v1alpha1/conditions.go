@@ -22,7 +22,8 @@ const (
 	// the message says what is in force; the policy can be Ready all the same.
 	ConditionAsWritten = "AsWritten"
 	// ConditionRestartsComplete is True when every matched Pod has started after
-	// its agents were applied, or no restarts are wanted.
+	// the hub of its node began to cache the agents, or says that it must not be
+	// restarted, or no restarts are wanted.
 	ConditionRestartsComplete = "RestartsComplete"
 	// ConditionCacheReady is True when the agents' Pods would start without the
 	// cloud on every reachable node where the agents are in use, as the hubs
@@ -92,8 +93,7 @@ const (
 
 // Reasons of RestartsComplete; when it is False, also of Ready.
 const (
-	// ReasonRestarted: every matched Pod started after its agents were applied.
-	// (True)
+	// ReasonRestarted: no matched Pod has to be restarted any more. (True)
 	ReasonRestarted = "Restarted"
 	// ReasonNotRequested: the strategy is Never. (True)
 	ReasonNotRequested = "NotRequested"
@@ -118,7 +118,8 @@ const (
 	// them by hand. (False, and Stalled)
 	ReasonPodsNeedAttention = "PodsNeedAttention"
 	// ReasonWaitingForHubs: the only Pods left are on nodes whose hub has not taken
-	// the current configuration yet. (False)
+	// the current configuration yet, or it takes what hubs say to know which Pods
+	// there are. (False)
 	ReasonWaitingForHubs = "WaitingForHubs"
 	// ReasonDebouncing: the policy was changed a moment ago. (False)
 	ReasonDebouncing = "Debouncing"
@@ -152,4 +153,7 @@ const (
 	ReasonNotReconciling = "NotReconciling"
 	// ReasonNotStalled: no person has to act.
 	ReasonNotStalled = "NotStalled"
+	// ReasonDeleted is that of the event when a policy was deleted: the agents
+	// that no other policy names have left kube-system/edge-hub-cfg.
+	ReasonDeleted = "Deleted"
 )

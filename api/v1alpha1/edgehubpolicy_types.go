@@ -94,15 +94,18 @@ type EdgeHubPolicySpec struct {
 	// +kubebuilder:default=Cache
 	Secrets SecretCaching `json:"secrets,omitempty"`
 
-	// podSelector selects the Pods of this namespace that run the programs. They
-	// are restarted once when an agent is newly cached. When it is absent those are
-	// restarted that hubs report as sending the agents. An empty selector, {},
-	// selects every Pod of the namespace.
+	// podSelector selects the Pods of this namespace that run the programs. Those
+	// on edge nodes are restarted once, if they started before their node's hub
+	// began to cache the agents. When it is absent the Pods are those that hubs
+	// report as sending the agents. An empty selector, {}, selects every Pod of
+	// the namespace. A Pod with the annotation edgehub.io/restart: Never is never
+	// restarted.
 	// +optional
 	PodSelector *LabelSelector `json:"podSelector,omitempty"`
 
-	// nodeSelector restricts restarts to Pods on nodes with these labels. When it
-	// is absent Pods on every node are restarted. It does not restrict caching.
+	// nodeSelector restricts restarts, and what status counts, to edge nodes with
+	// these labels. When it is absent every node with a hub is meant. It does not
+	// restrict caching.
 	// +optional
 	NodeSelector *LabelSelector `json:"nodeSelector,omitempty"`
 
@@ -288,19 +291,20 @@ type AgentStatus struct {
 	Name string `json:"name"`
 
 	// appliedTime is when the configuration last changed before the agent was
-	// first seen in it. Pods created before, or within the seconds edge-hub takes to
-	// read the change, have to be restarted.
+	// first seen in it. Where no hub reports since when it caches the agent, Pods
+	// created before, or within the seconds edge-hub takes to read the change, have
+	// to be restarted.
 	// +required
 	AppliedTime metav1.Time `json:"appliedTime"`
 }
 
 // PodCounts counts Pods. Finished Pods and static Pods are never counted.
 type PodCounts struct {
-	// matched are the running or starting Pods on the selected nodes that a
+	// matched are the running or starting Pods on the selected edge nodes that a
 	// Deployment, ReplicaSet, StatefulSet or DaemonSet keeps.
 	Matched int32 `json:"matched"`
-	// restarted are the matched Pods that were created after the agents were
-	// applied.
+	// restarted are the matched Pods that started after the hub of their node began
+	// to cache the agents.
 	Restarted int32 `json:"restarted"`
 	// pending are the matched Pods that are left to restart.
 	Pending int32 `json:"pending"`

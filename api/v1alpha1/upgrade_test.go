@@ -15,8 +15,13 @@ import (
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
 )
 
-// olderPolicies were made under the CRD before quota and secrets.
-const olderPolicies = `
+// before was landed before what is present: policies under a CRD of then.
+var before = []struct {
+	crd, policies string
+	// defaults are what a policy of then has now and had not.
+	defaults map[string]any
+}{
+	{"edgehubpolicies_before_quota.yaml", `
 metadata: {name: small}
 spec: {cacheAgents: [edge-app]}
 ---
@@ -37,23 +42,66 @@ status:
   pods: {matched: 2, restarted: 1, pending: 1, unavailable: 0, deferred: 0, unmanaged: 0}
   conditions:
   - {type: Ready, status: "True", reason: Ready, message: m, lastTransitionTime: "2026-01-01T00:00:00Z", observedGeneration: 1}
-`
+`, map[string]any{"secrets": "Cache", "restart.debounceSeconds": int64(10)}},
+	{"edgehubpolicies_before_windows.yaml", `
+metadata: {name: small}
+spec: {cacheAgents: [edge-app]}
+---
+metadata: {name: large}
+spec:
+  cacheAgents: [line-controller, Kubernetes Java Client]
+  quota: 1.5Gi
+  secrets: Deny
+  podSelector: {}
+  nodeSelector: {matchExpressions: [{key: node-role.kubernetes.io/edge, operator: Exists}]}
+  restart: {strategy: RollingRestart, maxUnavailable: 100%, minReadySeconds: 86400, paused: false}
+status:
+  observedGeneration: 1
+  restarted: 2/2
+  agents: [{name: line-controller, appliedTime: "2026-01-01T00:00:00Z"}]
+  pods: {matched: 2, restarted: 2, pending: 0, unavailable: 0, deferred: 0, unmanaged: 0}
+  conditions:
+  - {type: Ready, status: "True", reason: Ready, message: m, lastTransitionTime: "2026-01-01T00:00:00Z", observedGeneration: 1}
+  - {type: AsWritten, status: "False", reason: QuotaCapped, message: m, lastTransitionTime: "2026-01-01T00:00:00Z", observedGeneration: 1}
+`, map[string]any{"restart.debounceSeconds": int64(10)}},
+}
 
-// TestPoliciesSurviveAnUpgrade makes policies under the CRD as it was, kept in
+// TestPoliciesSurviveAnUpgrade makes policies under each CRD that there was, kept in
 // testdata, and shows that under the present one they read the same with their
 // defaults, and can be written whole, by kubectl apply, and in their status.
 func TestPoliciesSurviveAnUpgrade(t *testing.T) {
-	g := NewWithT(t)
-	present, err := controlPlane.Kubectl("get", "crd", "edgehubpolicies.edgehub.io", "-o", "jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties.spec.properties}").Output()
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(string(present)).To(ContainSubstring(`"quota"`))
-	useCRD(g, "-f", "testdata/edgehubpolicies_before_quota.yaml")
-	t.Cleanup(func() { useCRD(NewWithT(t), "-k", "../../config/crd") })
-	awaitQuota(t, false)
+	for _, test := range before {
+		t.Run(test.crd, func(t *testing.T) {
+			g := NewWithT(t)
+			awaitDebounce(t, true)
+			useCRD(g, "-f", "testdata/"+test.crd)
+			defer func() {
+				useCRD(NewWithT(t), "-k", "../../config/crd")
+				awaitDebounce(t, true)
+			}()
+			awaitDebounce(t, false)
+			policies := makePolicies(t, test.policies)
+			useCRD(g, "-k", "../../config/crd")
+			awaitDebounce(t, true)
+			for _, policy := range policies {
+				policy.survives(g, test.defaults)
+			}
+		})
+	}
+}
 
+// older is a policy as a person wrote it, and as it was stored.
+type older struct {
+	t                *testing.T
+	client           dynamic.ResourceInterface
+	manifest, stored *unstructured.Unstructured
+}
+
+func makePolicies(t *testing.T, manifests string) []older {
+	g := NewWithT(t)
 	client := dynamic.NewForConfigOrDie(controlPlane.RESTConfig()).Resource(v1alpha1.GroupVersion.WithResource("edgehubpolicies")).Namespace("default")
-	var manifests, before []*unstructured.Unstructured
-	for text := range strings.SplitSeq(olderPolicies, "\n---\n") {
+	var policies []older
+	for text := range strings.SplitSeq(manifests, "\n---\n") {
 		object := &unstructured.Unstructured{}
 		g.Expect(yaml.Unmarshal([]byte("apiVersion: edgehub.io/v1alpha1\nkind: EdgeHubPolicy\n"+text), &object.Object)).To(Succeed())
 		created, err := client.Create(t.Context(), object, metav1.CreateOptions{FieldValidation: "Strict"})
@@ -68,33 +116,36 @@ func TestPoliciesSurviveAnUpgrade(t *testing.T) {
 				t.Error(string(output))
 			}
 		})
-		manifests, before = append(manifests, object), append(before, created)
+		policies = append(policies, older{t, client, object, created})
 	}
+	return policies
+}
 
-	useCRD(g, "-k", "../../config/crd")
-	awaitQuota(t, true)
-	for i, old := range before {
-		now, err := client.Get(t.Context(), old.GetName(), metav1.GetOptions{})
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(now.GetGeneration()).To(Equal(old.GetGeneration()), "nothing has to be done anew")
-		want := old.DeepCopy()
-		g.Expect(unstructured.SetNestedField(want.Object, "Cache", "spec", "secrets")).To(Succeed())
-		g.Expect(now.Object["spec"]).To(Equal(want.Object["spec"]))
-		g.Expect(equality.Semantic.DeepEqual(now.Object["status"], want.Object["status"])).To(BeTrue())
-
-		// As a client of before writes what it read of before.
-		_, err = client.Update(t.Context(), old, metav1.UpdateOptions{FieldValidation: "Strict"})
-		g.Expect(err).NotTo(HaveOccurred())
-		_, err = client.Apply(t.Context(), old.GetName(), manifests[i], metav1.ApplyOptions{FieldManager: "test", Force: true})
-		g.Expect(err).NotTo(HaveOccurred())
-		now, err = client.Get(t.Context(), old.GetName(), metav1.GetOptions{})
-		g.Expect(err).NotTo(HaveOccurred())
-		_, err = client.UpdateStatus(t.Context(), now, metav1.UpdateOptions{FieldValidation: "Strict"})
-		g.Expect(err).NotTo(HaveOccurred())
-		manifests[i].SetName(old.GetName() + "-anew")
-		_, err = client.Create(t.Context(), manifests[i], metav1.CreateOptions{FieldValidation: "Strict", DryRun: []string{metav1.DryRunAll}})
-		g.Expect(err).NotTo(HaveOccurred())
+func (p older) survives(g *WithT, defaults map[string]any) {
+	ctx := p.t.Context()
+	now, err := p.client.Get(ctx, p.stored.GetName(), metav1.GetOptions{})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(now.GetGeneration()).To(Equal(p.stored.GetGeneration()), "nothing has to be done anew")
+	want := p.stored.DeepCopy()
+	for path, value := range defaults {
+		g.Expect(unstructured.SetNestedField(want.Object, value, append([]string{"spec"}, strings.Split(path, ".")...)...)).To(Succeed())
 	}
+	g.Expect(now.Object["spec"]).To(Equal(want.Object["spec"]))
+	g.Expect(equality.Semantic.DeepEqual(now.Object["status"], want.Object["status"])).To(BeTrue())
+
+	// As a client of before writes what it read of before.
+	_, err = p.client.Update(ctx, p.stored, metav1.UpdateOptions{FieldValidation: "Strict"})
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = p.client.Apply(ctx, p.stored.GetName(), p.manifest, metav1.ApplyOptions{FieldManager: "test", Force: true})
+	g.Expect(err).NotTo(HaveOccurred())
+	now, err = p.client.Get(ctx, p.stored.GetName(), metav1.GetOptions{})
+	g.Expect(err).NotTo(HaveOccurred())
+	_, err = p.client.UpdateStatus(ctx, now, metav1.UpdateOptions{FieldValidation: "Strict"})
+	g.Expect(err).NotTo(HaveOccurred())
+	anew := p.manifest.DeepCopy()
+	anew.SetName(p.stored.GetName() + "-anew")
+	_, err = p.client.Create(ctx, anew, metav1.CreateOptions{FieldValidation: "Strict", DryRun: []string{metav1.DryRunAll}})
+	g.Expect(err).NotTo(HaveOccurred())
 }
 
 func useCRD(g *WithT, from ...string) {
@@ -102,11 +153,12 @@ func useCRD(g *WithT, from ...string) {
 	g.Expect(err).NotTo(HaveOccurred(), string(output))
 }
 
-// awaitQuota waits until kube-apiserver serves the CRD that was applied.
-func awaitQuota(t *testing.T, known bool) {
+// awaitDebounce waits until kube-apiserver serves a CRD that knows the newest field,
+// or one that does not.
+func awaitDebounce(t *testing.T, known bool) {
 	t.Helper()
 	NewWithT(t).Eventually(func() bool {
-		_, err := create(t, "spec: {cacheAgents: [a], quota: 1Mi}")
+		_, err := create(t, "spec: {cacheAgents: [a], restart: {debounceSeconds: 1}}")
 		return err == nil
-	}).WithTimeout(30 * time.Second).Should(Equal(known))
+	}).WithTimeout(time.Minute).Should(Equal(known))
 }

@@ -42,7 +42,7 @@ func run(m *testing.M) (code int, err error) {
 	defer func() { err = errors.Join(err, controlPlane.Stop()) }()
 	for _, args := range [][]string{
 		{"apply", "-k", "../../config/crd"},
-		{"wait", "--for=condition=Established", "crd/edgehubpolicies.edgehub.io"},
+		{"wait", "--for=condition=Established", "crd", "--all"},
 	} {
 		if output, err := controlPlane.Kubectl(args...).CombinedOutput(); err != nil {
 			return 1, fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, output)
@@ -131,7 +131,7 @@ func TestRefused(t *testing.T) {
 		{`spec: {cacheAgents: [a], secrets: deny}`, "spec.secrets", `supported values: "Cache", "Deny"`},
 		{`spec: {cacheAgents: [a], secrets: ""}`, "spec.secrets", `supported values: "Cache", "Deny"`},
 
-		{`spec: {cacheAgents: [a], restart: {strategy: Always}}`, "spec.restart.strategy", `supported values: "RollingRestart", "Never"`},
+		{`spec: {cacheAgents: [a], restart: {strategy: Always}}`, "spec.restart.strategy", `supported values: "RollingRestart", "Relist", "Never"`},
 		{`spec: {cacheAgents: [a], restart: {maxUnavailable: 0}}`, "spec.restart.maxUnavailable", "must be a number above 0, or a percentage from '1%' to '100%': write"},
 		{`spec: {cacheAgents: [a], restart: {maxUnavailable: -1}}`, "spec.restart.maxUnavailable", "must be a number above 0"},
 		{`spec: {cacheAgents: [a], restart: {maxUnavailable: "0%"}}`, "spec.restart.maxUnavailable", "must be a number above 0"},
@@ -142,6 +142,18 @@ func TestRefused(t *testing.T) {
 		{`spec: {cacheAgents: [a], restart: {minReadySeconds: -1}}`, "spec.restart.minReadySeconds", "should be greater than or equal to 0"},
 		{`spec: {cacheAgents: [a], restart: {minReadySeconds: 86401}}`, "spec.restart.minReadySeconds", "should be less than or equal to 86400"},
 		{`spec: {cacheAgents: [a], restart: {paused: "yes"}}`, "spec.restart.paused", "must be of type boolean"},
+		{`spec: {cacheAgents: [a], restart: {debounceSeconds: -1}}`, "spec.restart.debounceSeconds", "should be greater than or equal to 0"},
+		{`spec: {cacheAgents: [a], restart: {debounceSeconds: 86401}}`, "spec.restart.debounceSeconds", "should be less than or equal to 86400"},
+		{`spec: {cacheAgents: [a], restart: {window: {}}}`, "spec.restart.window.start", "Required value"},
+		{`spec: {cacheAgents: [a], restart: {window: {start: "22:00"}}}`, "spec.restart.window.end", "Required value"},
+		{`spec: {cacheAgents: [a], restart: {window: {start: "24:00", end: "05:00"}}}`, "spec.restart.window.start", "must be a time of day from 00:00 to 23:59: write for example 22:00"},
+		{`spec: {cacheAgents: [a], restart: {window: {start: "22:00", end: "5:00"}}}`, "spec.restart.window.end", "must be a time of day from 00:00 to 23:59: write for example 05:30"},
+		{`spec: {cacheAgents: [a], restart: {window: {start: "22:00:00", end: "05:00"}}}`, "spec.restart.window.start", "Too long"},
+		{`spec: {cacheAgents: [a], restart: {window: {start: "22:00", end: "05:00", timeZone: Local}}}`, "spec.restart.window.timeZone", "must be the name of a time zone: write for example UTC or Europe/Berlin"},
+		{`spec: {cacheAgents: [a], restart: {window: {start: "22:00", end: "05:00", timeZone: "../etc/passwd"}}}`, "spec.restart.window.timeZone", "must be the name of a time zone"},
+		{`spec: {cacheAgents: [a], restart: {window: {start: "22:00", end: "05:00", timeZone: "+01:00"}}}`, "spec.restart.window.timeZone", "must be the name of a time zone"},
+		{`spec: {cacheAgents: [a], restart: {window: {start: "22:00", end: "05:00", days: [Mon]}}}`, "spec.restart.window.days[0]", `supported values: "Monday"`},
+		{`spec: {cacheAgents: [a], restart: {window: {start: "22:00", end: "05:00", days: [Monday, Monday]}}}`, "spec.restart.window.days[1]", "Duplicate value"},
 	} {
 		t.Run(test.spec[:min(len(test.spec), 90)], func(t *testing.T) {
 			_, err := create(t, test.spec)
@@ -192,6 +204,10 @@ func TestAccepted(t *testing.T) {
 		`spec: {cacheAgents: [a], restart: {maxUnavailable: 1}}`,
 		`spec: {cacheAgents: [a], restart: {maxUnavailable: 1%}}`,
 		`spec: {cacheAgents: [a], restart: {maxUnavailable: 100%, minReadySeconds: 86400, paused: true}}`,
+		`spec: {cacheAgents: [a], restart: {strategy: Relist, debounceSeconds: 0}}`,
+		`spec: {cacheAgents: [a], restart: {debounceSeconds: 86400, window: {start: "00:00", end: "23:59"}}}`,
+		`spec: {cacheAgents: [a], restart: {window: {start: "22:00", end: "05:30", days: [Monday, Sunday], timeZone: America/Argentina/Buenos_Aires}}}`,
+		`spec: {cacheAgents: [a], restart: {window: {start: "22:00", end: "22:00", timeZone: Etc/GMT+1}}}`,
 	} {
 		policy, err := create(t, spec)
 		if err != nil {
@@ -205,6 +221,11 @@ func TestAccepted(t *testing.T) {
 		}
 		for _, selector := range []*v1alpha1.LabelSelector{policy.Spec.PodSelector, policy.Spec.NodeSelector} {
 			if _, err := selector.AsSelector(); err != nil {
+				t.Errorf("%s is accepted: %v", spec, err)
+			}
+		}
+		if window := policy.Spec.Restart.Window; window != nil {
+			if _, err := time.LoadLocation(window.TimeZone); err != nil {
 				t.Errorf("%s is accepted: %v", spec, err)
 			}
 		}
@@ -233,6 +254,8 @@ func TestDefaults(t *testing.T) {
 		g.Expect(policy.Spec.Restart.MaxUnavailable.IntValue()).To(Equal(1))
 		g.Expect(policy.Spec.Restart.MinReadySeconds).To(BeZero())
 		g.Expect(policy.Spec.Restart.Paused).To(BeFalse())
+		g.Expect(*policy.Spec.Restart.DebounceSeconds).To(Equal(int32(10)))
+		g.Expect(policy.Spec.Restart.Window).To(BeNil())
 		g.Expect(policy.Spec.Quota).To(BeNil())
 		g.Expect(policy.Spec.Secrets).To(Equal(v1alpha1.CacheSecrets))
 	}
@@ -271,12 +294,19 @@ func TestWhatPeopleSee(t *testing.T) {
 	}
 	kubectl("apply", "-k", "../../config/samples")
 	table := kubectl("get", "ehp", "-o", "wide")
-	g.Expect(strings.Fields(table)).To(ContainElements("NAME", "AGENTS", "READY", "RESTARTED", "STATUS", "AGE", "REASON", "STRATEGY", "QUOTA", "SECRETS", "WRITTEN", "STALLED"))
+	g.Expect(strings.Fields(table)).To(ContainElements("NAME", "AGENTS", "READY", "RESTARTED", "NODES", "STATUS", "AGE", "REASON", "STRATEGY", "QUOTA", "SECRETS", "WRITTEN", "STALLED"))
 	g.Expect(table).To(MatchRegexp(`(?m)^factory .* 200Mi +Deny`))
 	g.Expect(table).To(ContainSubstring(`["edge-app"]`))
 	g.Expect(kubectl("get", "edgehub", "-o", "name")).To(ContainSubstring("edgehubpolicy.edgehub.io/factory"))
+	spec := kubectl("explain", "ehp.spec")
+	for _, field := range []string{"cacheAgents", "podSelector", "nodeSelector", "quota", "secrets", "restart"} {
+		g.Expect(spec).To(MatchRegexp(`(?m)^  ` + field + `\t<.*\n(  enum: .*\n)?    ` + field + ` `))
+	}
 	g.Expect(kubectl("explain", "ehp.spec.cacheAgents")).To(ContainSubstring("User-Agent header up to its first"))
-	for _, field := range []string{"spec.podSelector.matchLabels", "spec.restart.maxUnavailable", "status.pods.unavailable", "status.agents.appliedTime"} {
-		g.Expect(kubectl("explain", "ehp."+field)).NotTo(ContainSubstring("<empty>"), field)
+	for _, field := range []string{
+		"ehp.spec.podSelector.matchLabels", "ehp.spec.restart.maxUnavailable", "ehp.spec.restart.window.timeZone", "ehp.status.pods.unavailable",
+		"ehp.status.agents.appliedTime", "ehp.status.nodes.inUse", "ehn.status.agents.offlineReady", "ehn.status.configuration.hash", "ehn.status.uncached",
+	} {
+		g.Expect(kubectl("explain", field)).NotTo(ContainSubstring("<empty>"), field)
 	}
 }

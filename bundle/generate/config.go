@@ -31,6 +31,13 @@ var namespaced = map[string]bool{
 	"ServiceMonitor":      true,
 }
 
+// byHand are kinds OLM does not install at all, and which a user applies. The
+// description of the operator has to name each of them.
+var byHand = map[string]bool{
+	"ValidatingAdmissionPolicy":        true,
+	"ValidatingAdmissionPolicyBinding": true,
+}
+
 // config is config/default, sorted by what becomes of it in a bundle, and
 // config/samples.
 type config struct {
@@ -41,6 +48,7 @@ type config struct {
 	crds       []object
 	others     []object // of a kind in namespaced, without their namespace
 	samples    []object
+	byHand     []object // of a kind in byHand
 
 	// serviceAccount is the operator's. OLM makes it.
 	serviceAccount      string
@@ -104,6 +112,10 @@ func (c *config) add(o object) error {
 	case "RoleBinding":
 		return decode(o, &c.roleBindings)
 	default:
+		if byHand[kind] {
+			c.byHand = append(c.byHand, o)
+			return nil
+		}
 		if _, ok := namespaced[kind]; !ok {
 			return errors.New("OLM installs no object of this kind")
 		}

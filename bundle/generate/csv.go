@@ -49,6 +49,12 @@ func newCSV(base *object, c *config, rules []rbacv1.PolicyRule) (*object, error)
 		return nil, errors.New("base.yaml needs spec.version")
 	}
 	csv.SetName(csv.GetName() + ".v" + version)
+	description, _, _ := unstructured.NestedString(csv.Object, "spec", "description")
+	for _, o := range c.byHand {
+		if !strings.Contains(description, o.GetKind()) || !strings.Contains(description, "`"+o.GetName()+"`") {
+			return nil, fmt.Errorf("%s %s: OLM installs no object of this kind, and the description in base.yaml does not say that it has to be applied by hand", o.GetKind(), o.GetName())
+		}
+	}
 
 	images, err := tagImages(csv, c.deployment, version)
 	if err != nil {

@@ -233,6 +233,7 @@ func TestGenerateRefuses(t *testing.T) {
 	)
 	for _, test := range []struct{ name, file, old, new, want string }{
 		{"a kind OLM does not install", "", "kind: Service\n", "kind: Ingress\n", "Ingress metrics: OLM installs no object of this kind"},
+		{"a kind that nobody was told to apply", "", "kind: Service\n", "kind: ValidatingAdmissionPolicy\n", "ValidatingAdmissionPolicy metrics: OLM installs no object of this kind, and the description in base.yaml does not say"},
 		{"a second Deployment", "", "apiVersion: v1\nkind: Service\n", "apiVersion: apps/v1\nkind: Deployment\n", "there is another one"},
 		{"another namespace", "", "name: metrics, namespace: home", "name: metrics, namespace: away", "OLM would put it into the operator's"},
 		{"another ServiceAccount", "", "metadata: {name: operator, namespace: home}\n---\napiVersion: apps", "metadata: {name: else, namespace: home}\n---\napiVersion: apps", "OLM makes the one of the Deployment"},

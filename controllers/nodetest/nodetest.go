@@ -1,5 +1,6 @@
 // Package nodetest stands in for the nodes of a control plane that has none: it
-// schedules Pods, makes them ready and removes them when they are deleted.
+// schedules Pods, makes them ready and removes them when they are deleted; hubs.go
+// reports what their hubs would.
 package nodetest
 
 import (
@@ -135,6 +136,11 @@ func (n *Nodes) setPodReady(ctx context.Context, pod *corev1.Pod, ready bool) er
 		status = corev1.ConditionTrue
 	}
 	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: status, LastTransitionTime: metav1.Now()}}
+	if len(pod.Status.ContainerStatuses) == 0 {
+		// It is started once, whether or not it is ready.
+		running := &corev1.ContainerStateRunning{StartedAt: metav1.Now()}
+		pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: pod.Spec.Containers[0].Name, State: corev1.ContainerState{Running: running}}}
+	}
 	_, err := n.clientset.CoreV1().Pods(pod.Namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{})
 	return err
 }

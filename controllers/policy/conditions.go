@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -69,50 +68,59 @@ func observeAgents(policy *v1alpha1.EdgeHubPolicy, state hubConfig) []v1alpha1.A
 	return agents
 }
 
-// restartsWanted reports whether policy asks for restarts.
-func restartsWanted(policy *v1alpha1.EdgeHubPolicy) bool {
-	return policy.Spec.PodSelector != nil && policy.Spec.Restart.Strategy != v1alpha1.NeverRestart
-}
-
-// restartOutcome says how far the restarts of policy are. wait is how long the
-// hubs still have to read the ConfigMap.
-func restartOutcome(policy *v1alpha1.EdgeHubPolicy, result rollout.Result, wait time.Duration, err error) outcome {
+// restartOutcome says how far the restarts of policy are.
+func restartOutcome(policy *v1alpha1.EdgeHubPolicy, result rollout.Result, gate gate, err error) outcome {
 	counts := result.Counts
 	failed := func(reason, format string, args ...any) outcome {
-		return outcome{reason: reason, message: progress(counts) + ": " + fmt.Sprintf(format, args...)}
+		return outcome{reason: reason, message: progress(policy, counts) + ": " + fmt.Sprintf(format, args...)}
+	}
+	stalled := func(reason, format string, args ...any) outcome {
+		o := failed(reason, format, args...)
+		o.stalled = true
+		return o
 	}
 	switch {
-	case policy.Spec.PodSelector == nil:
-		return outcome{done: true, reason: v1alpha1.ReasonNotRequested,
-			message: "restart the Pods of the programs yourself: the policy has no podSelector"}
 	case err != nil:
 		return failed(v1alpha1.ReasonRestartFailed, "%s", truncate(err.Error()))
-	case !restartsWanted(policy):
+	case policy.Spec.Restart.Strategy == v1alpha1.NeverRestart:
 		return outcome{done: true, reason: v1alpha1.ReasonNotRequested,
-			message: progress(counts) + ": restart the others yourself, the strategy is Never"}
-	case result.Complete(), result.NothingLeft() && meta.IsStatusConditionTrue(policy.Status.Conditions, v1alpha1.ConditionRestartsComplete):
-		// Once complete it stays so whatever becomes of the Pods later on, as
-		// long as none has to be restarted.
-		return outcome{done: true, reason: v1alpha1.ReasonRestarted, message: progress(counts)}
-	case policy.Spec.Restart.Paused && counts.Pending > 0:
-		return failed(v1alpha1.ReasonPaused, "%s left, restart.paused is true", counted(int(counts.Pending), "Pod"))
-	case wait > 0 && counts.Pending > 0:
-		return failed(v1alpha1.ReasonWaitingForConfig, "restarts begin when the hubs have read the new configuration")
+			message: progress(policy, counts) + ": restart the others yourself, the strategy is Never"}
+	case complete(policy, result):
+		return outcome{done: true, reason: v1alpha1.ReasonRestarted, message: progress(policy, counts)}
+	case counts.Pending > 0 && !gate.open():
+		o := failed(gate.reason, "%s left, %s", counted(int(counts.Pending), "Pod"), gate.message)
+		o.stalled = gate.stalled
+		return o
+	case counts.Pending > 0 && len(result.Broken) > 0:
+		return stalled(v1alpha1.ReasonNodesBroke, "%s became unreachable after Pods were restarted there, such as %s: restarts go on when they are ready again, or deleted",
+			counted(len(result.Broken), "node"), result.Broken[0])
 	case result.Restarting > 0:
 		return failed(v1alpha1.ReasonRestarting, "%s not available yet", counted(result.Restarting, "restarted Pod"))
 	case result.Blocked != "":
 		return failed(v1alpha1.ReasonDisruptionBudget, "%s", result.Blocked)
+	case result.Holder != "":
+		return failed(v1alpha1.ReasonOtherRollout, "EdgeHubPolicy %s restarts Pods of the same workload now", result.Holder)
 	case counts.Unavailable > 0:
 		return failed(v1alpha1.ReasonWaitingForPods, "waiting for %s, unavailable for other reasons", counted(int(counts.Unavailable), "Pod"))
-	case counts.Deferred > 0 && counts.Deferred == counts.Pending:
-		return failed(v1alpha1.ReasonNodesUnreachable, "%s left on nodes that are not ready", counted(int(counts.Deferred), "Pod"))
 	case counts.Pending == 0:
-		stalled := failed(v1alpha1.ReasonPodsNeedAttention,
+		return stalled(v1alpha1.ReasonPodsNeedAttention,
 			"restart %s by hand, which no Deployment, StatefulSet or DaemonSet would replace", counted(int(counts.Unmanaged), "Pod"))
-		stalled.stalled = true
-		return stalled
+	case counts.Deferred == counts.Pending:
+		return failed(v1alpha1.ReasonNodesUnreachable, "%s left on nodes that are not ready", counted(int(counts.Deferred), "Pod"))
+	case counts.Deferred+counts.Waiting == counts.Pending:
+		return failed(v1alpha1.ReasonWaitingForHubs, "%s left on nodes whose hub does not work with the current configuration yet, such as %s",
+			counted(int(counts.Waiting), "Pod"), result.WaitingFor)
 	}
 	return failed(v1alpha1.ReasonRestarting, "%s left", counted(int(counts.Pending), "Pod"))
+}
+
+// complete reports whether no Pod of policy is left to restart. Once complete it
+// stays so whatever becomes of the Pods later on, as long as none has to be
+// restarted. Without a podSelector nobody knows which of the Pods that are missing
+// now will send the agents, so they matter for a moment after the last restart only.
+func complete(policy *v1alpha1.EdgeHubPolicy, result rollout.Result) bool {
+	return result.Complete() || result.NothingLeft() &&
+		(policy.Spec.PodSelector == nil && !result.Recent || meta.IsStatusConditionTrue(policy.Status.Conditions, v1alpha1.ConditionRestartsComplete))
 }
 
 // waitingForConfig is the outcome of restarts while agents are missing.
@@ -162,11 +170,20 @@ func setConditions(policy *v1alpha1.EdgeHubPolicy, config, restarts outcome) {
 }
 
 // progress says how many Pods run with the cache.
-func progress(counts v1alpha1.PodCounts) string {
-	if counts.Matched == 0 && counts.Unmanaged == 0 {
-		return "podSelector matches no Pod on the selected nodes"
+func progress(policy *v1alpha1.EdgeHubPolicy, counts v1alpha1.PodCounts) string {
+	var text string
+	switch {
+	case counts.Matched > 0 || counts.Unmanaged > 0:
+		text = fmt.Sprintf("%d of %s restarted", counts.Restarted, counted(int(counts.Matched), "Pod"))
+	case policy.Spec.PodSelector == nil:
+		text = "no hub has seen a Pod send the agents"
+	default:
+		text = "podSelector matches no Pod on the selected edge nodes"
 	}
-	return fmt.Sprintf("%d of %s restarted", counts.Restarted, counted(int(counts.Matched), "Pod"))
+	if counts.OptedOut > 0 {
+		text += fmt.Sprintf(", %d opted out", counts.OptedOut)
+	}
+	return text
 }
 
 // counted is a number and a noun.

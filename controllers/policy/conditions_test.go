@@ -4,7 +4,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	. "github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -17,8 +16,8 @@ import (
 
 func TestRestartOutcome(t *testing.T) {
 	noSelector := func(p *v1alpha1.EdgeHubPolicy) { p.Spec.PodSelector = nil }
+	closed := func(reason string) gate { return gate{reason: reason, message: "because"} }
 	never := func(p *v1alpha1.EdgeHubPolicy) { p.Spec.Restart.Strategy = v1alpha1.NeverRestart }
-	paused := func(p *v1alpha1.EdgeHubPolicy) { p.Spec.Restart.Paused = true }
 	some := v1alpha1.PodCounts{Matched: 3, Restarted: 1, Pending: 2}
 	with := func(change func(*v1alpha1.PodCounts)) v1alpha1.PodCounts {
 		counts := some
@@ -32,20 +31,27 @@ func TestRestartOutcome(t *testing.T) {
 		name        string
 		change      func(*v1alpha1.EdgeHubPolicy)
 		result      rollout.Result
-		wait        time.Duration
+		gate        gate
 		err         error
 		wantDone    bool
 		wantStalled bool
 		wantReason  string
 		wantMessage string
 	}{
-		{name: "no selector", change: noSelector, wantDone: true, wantReason: "NotRequested", wantMessage: "yourself"},
+		{name: "no selector, no hub has seen a Pod", change: noSelector, wantDone: true, wantReason: "Restarted", wantMessage: "no hub has seen a Pod send the agents"},
+		{name: "no selector, restarting", change: noSelector, result: rollout.Result{Counts: v1alpha1.PodCounts{Unavailable: 1}, Restarting: 1, Recent: true}, wantReason: "Restarting", wantMessage: "1 restarted Pod not available"},
+		{name: "no selector, trouble that nobody caused", change: noSelector, result: rollout.Result{Counts: v1alpha1.PodCounts{Matched: 1, Restarted: 1, Unavailable: 1}, Restarting: 1}, wantDone: true, wantReason: "Restarted"},
 		{name: "never", change: never, result: rollout.Result{Counts: some}, wantDone: true, wantReason: "NotRequested", wantMessage: "1 of 3 Pods restarted"},
 		{name: "no Pods", wantDone: true, wantReason: "Restarted", wantMessage: "podSelector matches no Pod"},
 		{name: "failed", err: errors.New("list Pods: x\ny"), wantReason: "RestartFailed", wantMessage: "list Pods: x; y"},
-		{name: "paused", change: paused, result: rollout.Result{Counts: some}, wantReason: "Paused", wantMessage: "2 Pods left"},
-		{name: "paused but complete", change: paused, result: rollout.Result{Counts: v1alpha1.PodCounts{Matched: 1, Restarted: 1}}, wantDone: true, wantReason: "Restarted", wantMessage: "1 of 1 Pod restarted"},
-		{name: "hubs read", result: rollout.Result{Counts: some}, wait: time.Second, wantReason: "WaitingForConfig", wantMessage: "hubs"},
+		{name: "paused", gate: closed("Paused"), result: rollout.Result{Counts: some}, wantReason: "Paused", wantMessage: "1 of 3 Pods restarted: 2 Pods left, because"},
+		{name: "paused but complete", gate: closed("Paused"), result: rollout.Result{Counts: v1alpha1.PodCounts{Matched: 1, Restarted: 1}}, wantDone: true, wantReason: "Restarted", wantMessage: "1 of 1 Pod restarted"},
+		{name: "stalled gate", gate: gate{reason: "WindowInvalid", message: "because", stalled: true}, result: rollout.Result{Counts: some}, wantStalled: true, wantReason: "WindowInvalid"},
+		{name: "opted out", result: rollout.Result{Counts: v1alpha1.PodCounts{Matched: 2, Restarted: 1, OptedOut: 1}}, wantDone: true, wantReason: "Restarted", wantMessage: "1 of 2 Pods restarted, 1 opted out"},
+		{name: "nodes broke", result: rollout.Result{Counts: some, Broken: []string{"n1", "n2"}, Restarting: 1}, wantStalled: true, wantReason: "NodesBroke", wantMessage: "2 nodes became unreachable after Pods were restarted there, such as n1: restarts go on"},
+		{name: "nodes that broke when all was done", result: rollout.Result{Counts: v1alpha1.PodCounts{Matched: 1, Restarted: 1, Unavailable: 1}, Broken: []string{"n1"}, Restarting: 1}, wantReason: "Restarting"},
+		{name: "another rollout", result: rollout.Result{Counts: some, Holder: "default/other"}, wantReason: "OtherRollout", wantMessage: "EdgeHubPolicy default/other restarts"},
+		{name: "hubs behind", result: rollout.Result{Counts: with(func(c *v1alpha1.PodCounts) { c.Deferred, c.Waiting = 1, 1 }), WaitingFor: "n1"}, wantReason: "WaitingForHubs", wantMessage: "1 Pod left on nodes whose hub does not work with the current configuration yet, such as n1"},
 		{name: "restarting", result: rollout.Result{Counts: some, Restarting: 1}, wantReason: "Restarting", wantMessage: "1 restarted Pod not available"},
 		{name: "blocked", result: rollout.Result{Counts: some, Blocked: `PodDisruptionBudget "b"`}, wantReason: "BlockedByPodDisruptionBudget", wantMessage: `"b"`},
 		{name: "unavailable for other reasons", result: rollout.Result{Counts: with(func(c *v1alpha1.PodCounts) { c.Unavailable = 1 })}, wantReason: "WaitingForPods", wantMessage: "waiting for 1 Pod"},
@@ -61,7 +67,7 @@ func TestRestartOutcome(t *testing.T) {
 			if test.change != nil {
 				test.change(policy)
 			}
-			got := restartOutcome(policy, test.result, test.wait, test.err)
+			got := restartOutcome(policy, test.result, test.gate, test.err)
 			g.Expect(got.done).To(Equal(test.wantDone))
 			g.Expect(got.stalled).To(Equal(test.wantStalled))
 			g.Expect(got.reason).To(Equal(test.wantReason))

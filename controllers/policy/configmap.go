@@ -30,17 +30,36 @@ type hubConfig struct {
 	config hubconfig.Config
 	// tenants is what all policies ask for.
 	tenants tenants
+	// hash is that of config, by which hubs say what they work with.
+	hash string
 	// changed is when cache_agents or policies last changed, by the clock of
 	// kube-apiserver.
 	changed metav1.Time
 	// malformed is why cache_agents cannot be read, nil if it can.
 	malformed error
-	// damaged is true if the key policies cannot be read. Unlike cache_agents it
-	// is not shared with people, so it is written anew.
+	// damaged is true if the keys policies or relist cannot be read. Unlike
+	// cache_agents they are not shared with people, so they are written anew.
 	damaged bool
 	// settled is false if the operator's turn is not over: somebody else wrote
 	// the ConfigMap at the same time, or agents have to wait.
 	settled bool
+}
+
+// latestConfig returns what applyConfig returned last, for as long as no policy and
+// not the ConfigMap changed. Else a change of many policies, each of which is
+// reconciled, would look at all of them each time.
+func (r *Reconciler) latestConfig(ctx context.Context) (hubConfig, error) {
+	// What changes from here on is seen the next time, perhaps again.
+	changes := r.changes.Load()
+	if r.latest != nil && r.follows && changes == r.latestAt {
+		return *r.latest, nil
+	}
+	state, err := r.applyConfig(ctx)
+	r.latest, r.latestAt = nil, changes
+	if err == nil && state.settled {
+		r.latest = &state
+	}
+	return state, err
 }
 
 // applyConfig brings the agents of all policies into the ConfigMap and returns
@@ -68,11 +87,12 @@ func (r *Reconciler) applyConfig(ctx context.Context) (hubConfig, error) {
 		annotated = parseAnnotation(current.Annotations[AnnotationPolicyAgents])
 	}
 	state.settled = waiting.Len() == 0
-	want := merge(state.config, annotated, state.tenants.rules(), waiting)
+	want := merge(state.config, annotated, state.tenants.rules(), waiting, state.tenants.relist())
 	if !want.changed && !state.damaged {
 		return state, nil
 	}
 	written, err := r.writeConfigMap(ctx, current, want)
+	configWrites.WithLabelValues(resultOf(err)).Inc()
 	switch {
 	case apierrors.IsConflict(err):
 		// Somebody wrote at the same time, and the cache will show what.
@@ -105,9 +125,11 @@ func (r *Reconciler) writeConfigMap(ctx context.Context, current *corev1.ConfigM
 	object.SetName(configMapKey.Name)
 	object.SetAnnotations(map[string]string{AnnotationPolicyAgents: formatAnnotation(want.policyAgents)})
 	data := hubconfig.Format(want.config)
-	if current != nil && data[hubconfig.KeyPolicies] == "" && current.Data[hubconfig.KeyPolicies] != "" {
-		// A key that is left out stays if a person wrote it.
-		data[hubconfig.KeyPolicies] = ""
+	for _, key := range []string{hubconfig.KeyPolicies, hubconfig.KeyRelist} {
+		if current != nil && data[key] == "" && current.Data[key] != "" {
+			// A key that is left out stays if a person wrote it.
+			data[key] = ""
+		}
 	}
 	if err := unstructured.SetNestedStringMap(object.Object, data, "data"); err != nil {
 		return nil, fmt.Errorf("set data: %w", err)
@@ -130,7 +152,7 @@ func (r *Reconciler) writeConfigMap(ctx context.Context, current *corev1.ConfigM
 // readConfigMap reads the ConfigMap, nil if there is none.
 func readConfigMap(object *corev1.ConfigMap, now time.Time) hubConfig {
 	if object == nil {
-		return hubConfig{}
+		return hubConfig{hash: hubconfig.Hash(hubconfig.Config{})}
 	}
 	state := hubConfig{changed: lastChange(object, now), settled: true}
 	if state.config, state.malformed = hubconfig.Parse(object.Data); state.malformed != nil {
@@ -139,6 +161,7 @@ func readConfigMap(object *corev1.ConfigMap, now time.Time) hubConfig {
 			state.config, state.malformed, state.damaged = config, nil, true
 		}
 	}
+	state.hash = hubconfig.Hash(state.config)
 	return state
 }
 

@@ -34,10 +34,11 @@ type merged struct {
 //
 // An agent that is in a policy and in current but not in annotated was written
 // by hand; it stays out of the annotation so that it outlives the policy, and is
-// cached for every caller. A place in waiting must not be added yet.
-func merge(current hubconfig.Config, annotated sets.Set[string], wanted map[string]map[string]hubconfig.NamespaceRule, waiting sets.Set[place]) merged {
+// cached for every caller. A place in waiting must not be added yet. relist is what
+// the key relist should say; it is the operator's own.
+func merge(current hubconfig.Config, annotated sets.Set[string], wanted map[string]map[string]hubconfig.NamespaceRule, waiting sets.Set[place], relist map[string][]string) merged {
 	byHand := sets.New(current.Agents...).Difference(annotated)
-	config := hubconfig.Config{All: current.All, Rules: map[string]hubconfig.Rule{}}
+	config := hubconfig.Config{All: current.All, Rules: map[string]hubconfig.Rule{}, Relist: relist}
 	fromPolicies, annotate := sets.New[string](), sets.New[string]()
 	for agent, namespaces := range wanted {
 		rule := hubconfig.Rule{ClusterWide: byHand.Has(agent), Namespaces: map[string]hubconfig.NamespaceRule{}}

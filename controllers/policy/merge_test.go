@@ -100,7 +100,7 @@ func TestMerge(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			g := NewWithT(t)
 			current := hubconfig.Config{Agents: list(test.current), All: test.currentAll, Rules: test.rules}
-			got := merge(current, sets.New(list(test.annotated)...), in(test.wanted), places(test.waits))
+			got := merge(current, sets.New(list(test.annotated)...), in(test.wanted), places(test.waits), nil)
 			want := hubconfig.Config{Agents: list(test.wantAgents), All: test.currentAll, Rules: test.wantRules}
 			g.Expect(hubconfig.Format(got.config)).To(Equal(hubconfig.Format(want)))
 			g.Expect(got.policyAgents).To(ConsistOf(list(test.wantAnnotated)))
@@ -138,7 +138,7 @@ func TestMergeKeepsItsPromises(t *testing.T) {
 				}
 				wanted[agent][namespace] = hubconfig.NamespaceRule{Quota: random.Int64N(2), Secrets: []hubconfig.Secrets{"", hubconfig.DenySecrets}[random.IntN(2)]}
 			}
-			got := merge(current, annotated, wanted, nil)
+			got := merge(current, annotated, wanted, nil, nil)
 			if problem := broken(got, byHand, wanted); problem != "" {
 				t.Fatalf("seed %d: %s: %+v, by hand %v, policies %v", seed, problem, got, byHand, wanted)
 			}
@@ -147,7 +147,7 @@ func TestMergeKeepsItsPromises(t *testing.T) {
 				t.Fatalf("seed %d: the hubs refuse it: %v", seed, err)
 			}
 			annotated = sets.New(got.policyAgents...)
-			if again := merge(current, annotated, wanted, nil); again.changed {
+			if again := merge(current, annotated, wanted, nil, nil); again.changed {
 				t.Fatalf("seed %d: a second merge changes %+v to %+v", seed, got, again)
 			}
 		}

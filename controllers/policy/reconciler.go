@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,15 +18,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/controllers/fleet"
 	"github.com/edgehub-io/edge-hub/controllers/rollout"
 )
 
 const (
-	// reloadTime is how long a connected edge-hub may take to read a change of
-	// the ConfigMap. Pods created before it has passed may have started to read
-	// past the cache and are restarted too.
-	reloadTime = 3 * time.Second
-
 	// retryInterval is when to look again at a rollout in progress although
 	// nothing that is watched changed, such as when a workload is scaled down.
 	retryInterval = 30 * time.Second
@@ -48,18 +45,30 @@ const (
 // not be used concurrently.
 type Reconciler struct {
 	client    client.Client
+	fleet     *fleet.View
 	restarter *rollout.Restarter
 	recorder  events.EventRecorder
 	now       func() time.Time
 	maxQuota  resource.Quantity
+
+	// changes counts changes of policies and of the ConfigMap, if follows is true:
+	// latest, what applyConfig returned when there were latestAt, holds until the
+	// next one.
+	changes  atomic.Int64
+	follows  bool
+	latest   *hubConfig
+	latestAt int64
+
+	pace pace
 }
 
 // NewReconciler returns a Reconciler. cached reads through a cache; live reads
-// from kube-apiserver. maxQuota is the largest quota of a policy, see
-// [DefaultMaxQuota]; it must not be below [MinQuota].
-func NewReconciler(cached client.Client, live client.Reader, recorder events.EventRecorder, now func() time.Time, maxQuota resource.Quantity) *Reconciler {
+// from kube-apiserver. view is what hubs report. maxQuota is the largest quota of a
+// policy, see [DefaultMaxQuota]; it must not be below [MinQuota].
+func NewReconciler(cached client.Client, live client.Reader, view *fleet.View, recorder events.EventRecorder, now func() time.Time, maxQuota resource.Quantity) *Reconciler {
 	return &Reconciler{
-		client: cached, restarter: rollout.NewRestarter(cached, live, now), recorder: recorder, now: now, maxQuota: maxQuota,
+		client: cached, fleet: view, restarter: rollout.NewRestarter(cached, live, now), recorder: recorder, now: now, maxQuota: maxQuota,
+		pace: pace{},
 	}
 }
 
@@ -67,24 +76,24 @@ func NewReconciler(cached client.Client, live client.Reader, recorder events.Eve
 // agents are brought up to date then too, which is how those of a deleted policy
 // leave.
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
-	state, applyErr := r.applyConfig(ctx)
+	state, applyErr := r.latestConfig(ctx)
 
 	var policy v1alpha1.EdgeHubPolicy
-	if err := r.client.Get(ctx, request.NamespacedName, &policy); err != nil {
-		if apierrors.IsNotFound(err) {
-			return unsettled(state, applyErr), applyErr
-		}
-		return ctrl.Result{}, errors.Join(applyErr, fmt.Errorf("get EdgeHubPolicy %s: %w", request, err))
-	}
-	if !policy.DeletionTimestamp.IsZero() {
+	err := r.client.Get(ctx, request.NamespacedName, &policy)
+	switch {
+	case apierrors.IsNotFound(err), err == nil && !policy.DeletionTimestamp.IsZero():
+		r.forget(request, applyErr)
 		return unsettled(state, applyErr), applyErr
+	case err != nil:
+		return ctrl.Result{}, errors.Join(applyErr, fmt.Errorf("get EdgeHubPolicy %s: %w", request, err))
 	}
 	before := policy.DeepCopy()
 	next, restartErr := r.reconcile(ctx, &policy, state, applyErr)
 	if state.malformed == nil && !state.settled {
 		next = sooner(next, unsettledInterval)
 	}
-	patchErr := r.patchStatus(ctx, before, &policy)
+	later, patchErr := r.patchStatus(ctx, before, &policy)
+	next = sooner(next, later)
 	if apierrors.IsConflict(patchErr) {
 		// The cache will show the newer policy any moment.
 		patchErr, next = nil, sooner(next, unsettledInterval)
@@ -93,6 +102,19 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{}, err
 	}
 	return ctrl.Result{RequeueAfter: next}, nil
+}
+
+// forget ends what is remembered of a policy that is gone, and tells of its end
+// when its agents have left.
+func (r *Reconciler) forget(request ctrl.Request, applyErr error) {
+	r.restarter.Forget(request.String())
+	if _, known := r.pace[request.NamespacedName]; !known || applyErr != nil {
+		return
+	}
+	delete(r.pace, request.NamespacedName)
+	gone := &v1alpha1.EdgeHubPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: request.Namespace, Name: request.Name}}
+	r.recorder.Eventf(gone, nil, corev1.EventTypeNormal, v1alpha1.ReasonDeleted, "Reconcile",
+		"the agents that no other policy names have left %s; no Pod is restarted", configMapKey)
 }
 
 // reconcile brings the status of policy up to date and its rollout forward. It
@@ -106,84 +128,97 @@ func (r *Reconciler) reconcile(ctx context.Context, policy *v1alpha1.EdgeHubPoli
 		asWritten := state.tenants.asWritten(policy)
 		setCondition(policy, v1alpha1.ConditionAsWritten, asWritten.done, asWritten.reason, asWritten.message)
 	}
-	if policy.Spec.PodSelector == nil {
-		policy.Status.Pods, policy.Status.Restarted = nil, ""
+	snapshot, err := r.fleet.Snapshot(ctx)
+	if err == nil {
+		err = setFleet(policy, snapshot, state.hash)
 	}
-	if !config.done {
+	if err != nil {
+		setConditions(policy, config, outcome{reason: v1alpha1.ReasonRestartFailed, message: truncate(err.Error())})
+		return 0, err
+	}
+	switch strategy := policy.Spec.Restart.Strategy; {
+	case strategy == v1alpha1.Relist:
+		policy.Status.Pods, policy.Status.Restarted = nil, ""
 		restarts := waitingForConfig()
-		if !restartsWanted(policy) {
-			restarts = restartOutcome(policy, rollout.Result{}, 0, nil)
+		if config.done {
+			restarts = relistOutcome(policy, snapshot, state.hash)
 		}
 		setConditions(policy, config, restarts)
 		return 0, nil
-	}
-	if policy.Spec.PodSelector == nil {
-		setConditions(policy, config, restartOutcome(policy, rollout.Result{}, 0, nil))
+	case !config.done && strategy != v1alpha1.NeverRestart:
+		r.restarter.Forget(client.ObjectKeyFromObject(policy).String())
+		setConditions(policy, config, waitingForConfig())
 		return 0, nil
 	}
-	return r.restart(ctx, policy, config)
+	return r.restart(ctx, policy, config, snapshot, state.hash)
 }
 
 // restart brings the rollout of policy forward, whose agents are all applied.
-func (r *Reconciler) restart(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, config outcome) (time.Duration, error) {
-	cutoff := cutoffOf(policy)
-	// A replacement created in the same second as the cutoff would be restarted
-	// again, because creationTimestamp has whole seconds.
-	wait := max(cutoff.Add(time.Second).Sub(r.now()), 0)
-	evict := restartsWanted(policy) && !policy.Spec.Restart.Paused && wait == 0
-
-	result, err := r.restarter.Step(ctx, policy, cutoff, evict)
-	restarts := restartOutcome(policy, result, wait, err)
+func (r *Reconciler) restart(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, config outcome, snapshot *fleet.Snapshot, hash string) (time.Duration, error) {
+	gate := newGate(policy, r.now())
+	result, err := r.restarter.Step(ctx, policy, snapshot, hash, gate.open())
+	restarts := restartOutcome(policy, result, gate, err)
+	if restarts.reason == v1alpha1.ReasonRestarted && policy.Spec.PodSelector == nil {
+		// Hubs that do not know the agents yet can't say who sends them.
+		_, nodes, _ := rollout.Selectors(policy) // Step has parsed them
+		if waiting, behind := hubsBehind(policy, snapshot.Count(nodes), hash); behind {
+			restarts = waiting
+		}
+	}
 	if err == nil {
 		policy.Status.Pods = &result.Counts
 		policy.Status.Restarted = fmt.Sprintf("%d/%d", result.Counts.Restarted, result.Counts.Matched)
 	}
 	setConditions(policy, config, restarts)
-	if err != nil {
+	switch {
+	case err != nil:
 		return 0, fmt.Errorf("restart Pods: %w", err)
-	}
-	if restarts.done || restarts.reason == v1alpha1.ReasonPaused {
+	case restarts.done || result.Counts.Pending == 0 && restarts.stalled:
 		return 0, nil
+	case !gate.open():
+		return gate.wait, nil
 	}
-	return sooner(sooner(retryInterval, result.NextCheck), wait), nil
-}
-
-// cutoffOf returns the time until which a Pod of policy may have been created
-// without the cache for any of its agents.
-func cutoffOf(policy *v1alpha1.EdgeHubPolicy) time.Time {
-	var latest time.Time
-	for _, agent := range policy.Status.Agents {
-		if agent.AppliedTime.After(latest) {
-			latest = agent.AppliedTime.Time
-		}
-	}
-	return latest.Add(reloadTime)
+	return sooner(retryInterval, result.NextCheck), nil
 }
 
 // patchStatus writes the status of policy if it differs from before, and then
-// tells of what changed.
-func (r *Reconciler) patchStatus(ctx context.Context, before, policy *v1alpha1.EdgeHubPolicy) error {
-	if equality.Semantic.DeepEqual(before.Status, policy.Status) {
-		return nil
+// tells of what changed. What is not urgent is written later; patchStatus returns
+// when, zero for never.
+func (r *Reconciler) patchStatus(ctx context.Context, before, policy *v1alpha1.EdgeHubPolicy) (time.Duration, error) {
+	key := client.ObjectKeyFromObject(policy)
+	if later := r.pace.later(key, &before.Status, &policy.Status, r.now()); later != 0 || equality.Semantic.DeepEqual(before.Status, policy.Status) {
+		return later, nil
 	}
 	// The lock refuses a status that was derived from a policy older than the
 	// last status, which would move the time of agents. The patch replaces the
 	// object with the answer, so it gets a copy.
 	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	if err := r.client.Status().Patch(ctx, policy.DeepCopy(), patch); err != nil {
+	err := r.client.Status().Patch(ctx, policy.DeepCopy(), patch)
+	statusWrites.WithLabelValues(resultOf(err)).Inc()
+	if err != nil {
 		// A policy that was deleted meanwhile needs no status.
-		return client.IgnoreNotFound(fmt.Errorf("patch status of EdgeHubPolicy: %w", err))
+		return 0, client.IgnoreNotFound(fmt.Errorf("patch status of EdgeHubPolicy: %w", err))
 	}
-	for _, kind := range []string{v1alpha1.ConditionConfigApplied, v1alpha1.ConditionAsWritten, v1alpha1.ConditionRestartsComplete} {
+	r.pace.wrote(key, r.now())
+	for _, kind := range told {
 		r.announce(policy, meta.FindStatusCondition(before.Status.Conditions, kind), meta.FindStatusCondition(policy.Status.Conditions, kind))
 	}
-	return nil
+	return 0, nil
+}
+
+// told are the conditions whose changes are events. What Ready, Reconciling and
+// Stalled say these say as well.
+var told = []string{
+	v1alpha1.ConditionConfigApplied, v1alpha1.ConditionAsWritten, v1alpha1.ConditionRestartsComplete,
+	v1alpha1.ConditionCacheReady, v1alpha1.ConditionCacheTooLarge,
 }
 
 // quiet are reasons without news: the same is said by another condition.
 var quiet = map[string]bool{
 	v1alpha1.ReasonApplying:         true,
 	v1alpha1.ReasonAsWritten:        true,
+	v1alpha1.ReasonFits:             true,
+	v1alpha1.ReasonNotInUse:         true,
 	v1alpha1.ReasonNotRequested:     true,
 	v1alpha1.ReasonWaitingForConfig: true,
 }
@@ -194,20 +229,20 @@ var warnings = map[string]bool{
 	v1alpha1.ReasonApplyFailed:        true,
 	v1alpha1.ReasonConfigMapMalformed: true,
 	v1alpha1.ReasonDisruptionBudget:   true,
+	v1alpha1.ReasonNodesBroke:         true,
 	v1alpha1.ReasonNodesUnreachable:   true,
 	v1alpha1.ReasonPodsNeedAttention:  true,
 	v1alpha1.ReasonPoliciesDiffer:     true,
 	v1alpha1.ReasonQuotaCapped:        true,
+	v1alpha1.ReasonQuotaExceeded:      true,
 	v1alpha1.ReasonRestartFailed:      true,
 	v1alpha1.ReasonTooManyAgents:      true,
+	v1alpha1.ReasonWindowInvalid:      true,
 }
 
 // announce writes an event if a condition changed its status or reason.
 func (r *Reconciler) announce(policy *v1alpha1.EdgeHubPolicy, before, after *metav1.Condition) {
-	if before != nil && before.Status == after.Status && before.Reason == after.Reason {
-		return
-	}
-	if quiet[after.Reason] {
+	if after == nil || quiet[after.Reason] || before != nil && before.Status == after.Status && before.Reason == after.Reason {
 		return
 	}
 	kind := corev1.EventTypeNormal

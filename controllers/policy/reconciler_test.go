@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-logr/logr"
 	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -18,12 +19,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/controllers/fleet"
 	"github.com/edgehub-io/edge-hub/test/cluster"
 )
 
@@ -39,7 +42,7 @@ func TestMain(m *testing.M) {
 		err = controlPlane.Kubectl("apply", "-k", "../../config/crd").Run()
 	}
 	if err == nil {
-		err = controlPlane.Kubectl("wait", "--for=condition=Established", "crd/edgehubpolicies.edgehub.io").Run()
+		err = controlPlane.Kubectl("wait", "--for=condition=Established", "crd", "--all").Run()
 	}
 	code := 1
 	if err == nil {
@@ -67,6 +70,7 @@ type env struct {
 	events     *events.FakeRecorder
 	clock      time.Time
 	writes     []string
+	lists      int // of policies
 	// meanwhile runs before the next write of the ConfigMap.
 	meanwhile func()
 }
@@ -81,6 +85,12 @@ func newEnv(t *testing.T) *env {
 	e.client, err = client.NewWithWatch(controlPlane.RESTConfig(), client.Options{Scheme: scheme})
 	e.Expect(err).NotTo(HaveOccurred())
 	wrapped := interceptor.NewClient(e.client, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			if _, ok := list.(*v1alpha1.EdgeHubPolicyList); ok {
+				e.lists++
+			}
+			return c.List(ctx, list, options...)
+		},
 		Apply: func(ctx context.Context, c client.WithWatch, object runtime.ApplyConfiguration, options ...client.ApplyOption) error {
 			if e.meanwhile != nil {
 				e.meanwhile()
@@ -94,7 +104,7 @@ func newEnv(t *testing.T) *env {
 			return c.SubResource(sub).Patch(ctx, object, patch, options...)
 		},
 	})
-	e.reconciler = NewReconciler(wrapped, wrapped, e.events, func() time.Time { return e.clock }, DefaultMaxQuota)
+	e.reconciler = NewReconciler(wrapped, wrapped, fleet.NewView(wrapped), e.events, func() time.Time { return e.clock }, DefaultMaxQuota)
 	t.Cleanup(func() {
 		ctx := context.Background()
 		if err := e.client.DeleteAllOf(ctx, &v1alpha1.EdgeHubPolicy{}, client.InNamespace("default")); err != nil {
@@ -180,6 +190,82 @@ func (e *env) expectCondition(policy *v1alpha1.EdgeHubPolicy, kind string, statu
 	e.Expect(*condition).To(And(HaveField("Status", status), HaveField("Reason", reason)), kind)
 }
 
+// edgeNode makes a Node that is ready, with a hub that works with the configuration
+// in force when hubReports was called last.
+func (e *env) edgeNode(name string) {
+	e.t.Helper()
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	e.Expect(e.client.Create(e.t.Context(), node)).To(Succeed())
+	hub := &v1alpha1.EdgeHubNode{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	e.Expect(e.client.Create(e.t.Context(), hub)).To(Succeed())
+	e.t.Cleanup(func() {
+		for _, object := range []client.Object{node, hub} {
+			e.Expect(e.client.Delete(context.Background(), object)).To(Succeed())
+		}
+	})
+	e.nodeReady(name, corev1.ConditionTrue)
+}
+
+func (e *env) nodeReady(name string, ready corev1.ConditionStatus) {
+	e.t.Helper()
+	node := &corev1.Node{}
+	e.Expect(e.client.Get(e.t.Context(), client.ObjectKey{Name: name}, node)).To(Succeed())
+	node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready, LastTransitionTime: metav1.Now()}}
+	e.Expect(e.client.Status().Update(e.t.Context(), node)).To(Succeed())
+}
+
+// hubReports lets the hub of a node report agents, and that it works with the
+// ConfigMap as it is now.
+func (e *env) hubReports(name string, agents ...v1alpha1.NodeAgent) {
+	e.t.Helper()
+	hub := &v1alpha1.EdgeHubNode{}
+	e.Expect(e.client.Get(e.t.Context(), client.ObjectKey{Name: name}, hub)).To(Succeed())
+	hub.Status.Configuration = &v1alpha1.NodeConfiguration{Hash: hubconfig.Hash(e.config())}
+	hub.Status.Agents = agents
+	e.Expect(e.client.Status().Update(e.t.Context(), hub)).To(Succeed())
+}
+
+// replicaSet makes one that wants a Pod, which nobody makes.
+func (e *env) replicaSet(name string) metav1.OwnerReference {
+	e.t.Helper()
+	set := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Spec: appsv1.ReplicaSetSpec{
+		Replicas: ptr.To(int32(1)), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "edge"}},
+		Template: corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "edge"}},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app"}}},
+		},
+	}}
+	e.Expect(e.client.Create(e.t.Context(), set)).To(Succeed())
+	e.t.Cleanup(func() { e.Expect(e.client.Delete(context.Background(), set)).To(Succeed()) })
+	return metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: set.Name, UID: set.UID, Controller: ptr.To(true)}
+}
+
+// pod makes one on a node, whose container runs.
+func (e *env) pod(name, node string, owners ...metav1.OwnerReference) *corev1.Pod {
+	e.t.Helper()
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "default"}}
+	e.Expect(client.IgnoreAlreadyExists(e.client.Create(e.t.Context(), account))).To(Succeed())
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"app": "edge"}, OwnerReferences: owners},
+		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "app", Image: "app"}}, AutomountServiceAccountToken: new(bool)},
+	}
+	e.Expect(e.client.Create(e.t.Context(), pod)).To(Succeed())
+	running := &corev1.ContainerStateRunning{StartedAt: metav1.Now()}
+	pod.Status = corev1.PodStatus{
+		Phase:             corev1.PodRunning,
+		Conditions:        []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.Now()}},
+		ContainerStatuses: []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Running: running}}},
+	}
+	e.Expect(e.client.Status().Update(e.t.Context(), pod)).To(Succeed())
+	return pod
+}
+
+// agent is what a hub reports of one in namespace default. reason is why it is not
+// offline-ready, empty if it is.
+func agent(name, reason string) v1alpha1.NodeAgent {
+	return v1alpha1.NodeAgent{Name: name, Namespace: "default", Since: metav1.Now(), OfflineReady: reason == "", Reason: reason}
+}
+
 // announced returns the events written since the last call.
 func (e *env) announced() []string {
 	var all []string
@@ -200,21 +286,29 @@ func TestAgentsComeAndGo(t *testing.T) {
 	e.Expect(e.agents()).To(Equal("a,b"))
 	e.expectCondition(policy, "Ready", "True", "Ready")
 	e.expectCondition(policy, "ConfigApplied", "True", "Applied")
-	e.expectCondition(policy, "RestartsComplete", "True", "NotRequested")
+	e.expectCondition(policy, "RestartsComplete", "True", "Restarted")
 	e.expectCondition(policy, "Stalled", "False", "NotStalled")
 	e.expectCondition(policy, "Reconciling", "False", "NotReconciling")
 	e.Expect(policy.Status.ObservedGeneration).To(Equal(policy.Generation))
 	e.Expect(policy.Status.Agents).To(HaveLen(2))
-	e.Expect(policy.Status.Pods).To(BeNil())
-	e.Expect(e.announced()).To(Equal([]string{"Normal Applied 2 agents in kube-system/edge-hub-cfg"}))
+	e.expectCondition(policy, "CacheReady", "Unknown", "NotInUse")
+	e.expectCondition(policy, "CacheTooLarge", "False", "Fits")
+	e.Expect(*policy.Status.Pods).To(Equal(v1alpha1.PodCounts{}))
+	e.Expect(e.announced()).To(Equal([]string{
+		"Normal Applied 2 agents in kube-system/edge-hub-cfg", "Normal Restarted no hub has seen a Pod send the agents",
+	}))
 
 	e.create("two", "b", "c")
 	e.reconcile("two")
 	e.Expect(e.agents()).To(Equal("a,b,c"))
 	e.delete("one")
 	e.Expect(e.agents()).To(Equal("b,c"), "b is still in a policy")
+	e.announced()
 	e.delete("two")
 	e.Expect(e.configMap().Data).To(Equal(map[string]string{"cache_agents": "", "policies": ""}))
+	e.Expect(e.announced()).To(Equal([]string{"Normal Deleted the agents that no other policy names have left kube-system/edge-hub-cfg; no Pod is restarted"}))
+	e.reconcile("two")
+	e.Expect(e.announced()).To(BeEmpty(), "it is told once")
 }
 
 func TestAgentsByHandStay(t *testing.T) {
@@ -270,7 +364,7 @@ func TestSecondReconcileWritesNothing(t *testing.T) {
 	e.Expect(e.announced()).To(BeEmpty())
 
 	// An operator that starts anew has nothing to do either.
-	e.reconciler = NewReconciler(e.reconciler.client, e.reconciler.client, e.events, e.reconciler.now, DefaultMaxQuota)
+	e.reconciler = NewReconciler(e.reconciler.client, e.reconciler.client, fleet.NewView(e.reconciler.client), e.events, e.reconciler.now, DefaultMaxQuota)
 	e.reconcile("one")
 	e.Expect(e.writes).To(BeEmpty())
 }
@@ -368,7 +462,7 @@ func TestApplyFailureIsReported(t *testing.T) {
 			return apierrors.NewForbidden(corev1.Resource("configmaps"), configMapKey.Name, nil)
 		},
 	})
-	e.reconciler = NewReconciler(broken, broken, e.events, time.Now, DefaultMaxQuota)
+	e.reconciler = NewReconciler(broken, broken, fleet.NewView(broken), e.events, time.Now, DefaultMaxQuota)
 	policy, _, err := e.tryReconcile("one")
 	e.Expect(err).To(MatchError(ContainSubstring("forbidden")), "so that it is retried")
 	e.expectCondition(policy, "ConfigApplied", "False", "ApplyFailed")
@@ -389,16 +483,8 @@ func TestAppliedTimeIsThatOfTheConfigMap(t *testing.T) {
 
 func TestPodsThatNothingReplacesNeedAttention(t *testing.T) {
 	e := newEnv(t)
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}}
-	e.Expect(e.client.Create(t.Context(), node)).To(Succeed())
-	t.Cleanup(func() { e.Expect(e.client.Delete(context.Background(), node)).To(Succeed()) })
-	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "bare", Labels: map[string]string{"app": "edge"}},
-		Spec:       corev1.PodSpec{NodeName: "node", Containers: []corev1.Container{{Name: "app", Image: "app"}}, AutomountServiceAccountToken: new(bool)},
-	}
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "default"}}
-	e.Expect(client.IgnoreAlreadyExists(e.client.Create(t.Context(), account))).To(Succeed())
-	e.Expect(e.client.Create(t.Context(), pod)).To(Succeed())
+	e.edgeNode("node")
+	pod := e.pod("bare", "node")
 	policy := e.create("one", "a")
 	policy.Spec.PodSelector = &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"app": "edge"}}
 	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
@@ -559,7 +645,7 @@ func TestSettingsThatAreNotAsWritten(t *testing.T) {
 	e.expectCondition(policy, "AsWritten", "False", "QuotaCapped")
 	e.expectCondition(policy, "Ready", "True", "Ready")
 	e.Expect(e.config().Quota("app", "default")).To(Equal(int64(1 << 30)))
-	e.Expect(e.announced()).To(ConsistOf("Normal Applied 1 agent in kube-system/edge-hub-cfg", "Warning QuotaCapped quota is capped: the platform allows 1Gi, not 2Gi"))
+	e.Expect(e.announced()).To(ConsistOf("Normal Applied 1 agent in kube-system/edge-hub-cfg", HavePrefix("Normal Restarted"), "Warning QuotaCapped quota is capped: the platform allows 1Gi, not 2Gi"))
 
 	policy.Spec.Quota = new(resource.MustParse("100Mi"))
 	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())

@@ -9,22 +9,17 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
-	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/log"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/controllers/fleet"
 	"github.com/edgehub-io/edge-hub/controllers/rollout"
 )
 
@@ -36,8 +31,9 @@ const (
 	lastRetry  = time.Minute
 )
 
-// CacheByObject returns the cache options of the kinds the controller reads. Of
-// all ConfigMaps only the one it writes is read; it keeps its managedFields.
+// CacheByObject returns the cache options of the kinds the controller reads, those
+// of package fleet left out. Of all ConfigMaps only the one it writes is read; it
+// keeps its managedFields.
 func CacheByObject() map[client.Object]cache.ByObject {
 	options := rollout.CacheByObject()
 	options[&corev1.ConfigMap{}] = cache.ByObject{
@@ -45,25 +41,30 @@ func CacheByObject() map[client.Object]cache.ByObject {
 			FieldSelector: fields.OneTermEqualSelector("metadata.name", hubconfig.Name),
 		}},
 	}
-	options[&v1alpha1.EdgeHubPolicy{}] = cache.ByObject{Transform: cache.TransformStripManagedFields()}
+	options[&v1alpha1.EdgeHubPolicy{}] = cache.ByObject{Transform: trimPolicy}
 	return options
 }
 
 // SetupWithManager registers the controller with manager, whose cache needs the
-// options of CacheByObject. maxQuota is the largest quota of a policy.
-func SetupWithManager(manager ctrl.Manager, maxQuota resource.Quantity) error {
+// options of CacheByObject and of fleet.CacheByObject. maxQuota is the largest quota
+// of a policy. No other controller may use view, which follows what this one
+// watches.
+func SetupWithManager(manager ctrl.Manager, view *fleet.View, maxQuota resource.Quantity) error {
 	if maxQuota.Cmp(MinQuota) < 0 {
 		return fmt.Errorf("the largest quota of a policy is %s, it must be at least %s", maxQuota.String(), MinQuota.String())
 	}
-	reconciler := NewReconciler(manager.GetClient(), manager.GetAPIReader(), manager.GetEventRecorder("edge-hub-operator"), time.Now, maxQuota)
-	enqueue := enqueuer{reader: manager.GetClient()}
+	reconciler := NewReconciler(manager.GetClient(), manager.GetAPIReader(), view, manager.GetEventRecorder("edge-hub-operator"), time.Now, maxQuota)
+	reconciler.follows = true
+	view.Follow()
+	enqueue := &enqueuer{reader: manager.GetClient(), changed: func() { reconciler.changes.Add(1) }, view: view,
+		after: func(delay time.Duration, f func()) { time.AfterFunc(delay, f) }}
 	return ctrl.NewControllerManagedBy(manager).
 		Named("edgehubpolicy").
-		For(&v1alpha1.EdgeHubPolicy{}).
-		Watches(&v1alpha1.EdgeHubPolicy{}, handler.EnqueueRequestsFromMapFunc(enqueue.rivals), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(enqueue.everyPolicy)).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(enqueue.policiesOfPod), onChange(rollout.PodChanged)).
-		Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(enqueue.policiesWithPods), onChange(rollout.NodeChanged)).
+		Watches(&v1alpha1.EdgeHubPolicy{}, enqueue.policies()).
+		Watches(&corev1.ConfigMap{}, enqueue.configMap()).
+		Watches(&corev1.Pod{}, enqueue.pods()).
+		Watches(&corev1.Node{}, enqueue.nodes()).
+		Watches(&v1alpha1.EdgeHubNode{}, enqueue.hubs()).
 		WithOptions(controller.Options{
 			// The Restarter and the ConfigMap are for one at a time.
 			MaxConcurrentReconciles: 1,
@@ -74,62 +75,15 @@ func SetupWithManager(manager ctrl.Manager, maxQuota resource.Quantity) error {
 		Complete(reconciler)
 }
 
-// onChange lets creations and deletions pass, and updates for which changed is
-// true.
-func onChange[T client.Object](changed func(before, after T) bool) builder.WatchesOption {
-	return builder.WithPredicates(predicate.Funcs{
-		UpdateFunc: func(update event.UpdateEvent) bool {
-			before, ok := update.ObjectOld.(T)
-			after, ok2 := update.ObjectNew.(T)
-			return !ok || !ok2 || changed(before, after)
-		},
-	})
-}
-
-// enqueuer finds the policies an object matters to.
-type enqueuer struct{ reader client.Reader }
-
-// everyPolicy also returns a request that names the ConfigMap: the agents of the
-// last policy have to leave when there is no policy any more.
-func (e enqueuer) everyPolicy(ctx context.Context, _ client.Object) []reconcile.Request {
-	requests := e.requests(ctx, func(*v1alpha1.EdgeHubPolicy) bool { return true })
-	return append(requests, reconcile.Request{NamespacedName: configMapKey})
-}
-
-// rivals returns the policies of the same namespace that name an agent of one:
-// they may differ now, or no longer, though the ConfigMap stays as it is.
-func (e enqueuer) rivals(ctx context.Context, object client.Object) []reconcile.Request {
-	changed, ok := object.(*v1alpha1.EdgeHubPolicy)
-	if !ok {
-		return nil
-	}
-	return e.requests(ctx, func(policy *v1alpha1.EdgeHubPolicy) bool {
-		return slices.ContainsFunc(policy.Spec.CacheAgents, func(agent string) bool { return slices.Contains(changed.Spec.CacheAgents, agent) })
-	}, client.InNamespace(changed.Namespace))
-}
-
-func (e enqueuer) policiesOfPod(ctx context.Context, pod client.Object) []reconcile.Request {
-	return e.requests(ctx, func(policy *v1alpha1.EdgeHubPolicy) bool {
-		selector, err := policy.Spec.PodSelector.AsSelector()
-		return err == nil && selector.Matches(labels.Set(pod.GetLabels()))
-	}, client.InNamespace(pod.GetNamespace()))
-}
-
-func (e enqueuer) policiesWithPods(ctx context.Context, _ client.Object) []reconcile.Request {
-	return e.requests(ctx, func(policy *v1alpha1.EdgeHubPolicy) bool { return policy.Spec.PodSelector != nil })
-}
-
-func (e enqueuer) requests(ctx context.Context, wanted func(*v1alpha1.EdgeHubPolicy) bool, options ...client.ListOption) []reconcile.Request {
+// listPolicies returns the policies of a namespace, of all if it is empty. They belong to
+// the cache and stay unchanged.
+func listPolicies(ctx context.Context, reader client.Reader, namespace string) ([]v1alpha1.EdgeHubPolicy, error) {
 	var policies v1alpha1.EdgeHubPolicyList
-	if err := e.reader.List(ctx, &policies, append(options, client.UnsafeDisableDeepCopy)...); err != nil {
-		log.FromContext(ctx).Error(err, "List EdgeHubPolicies")
-		return nil
-	}
-	var requests []reconcile.Request
-	for i := range policies.Items {
-		if policy := &policies.Items[i]; wanted(policy) {
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(policy)})
-		}
-	}
-	return requests
+	err := reader.List(ctx, &policies, client.InNamespace(namespace), client.UnsafeDisableDeepCopy)
+	return policies.Items, err
+}
+
+// sameAgents reports whether the statuses list the same agents.
+func sameAgents(a, b *v1alpha1.EdgeHubPolicy) bool {
+	return slices.EqualFunc(a.Status.Agents, b.Status.Agents, func(a, b v1alpha1.AgentStatus) bool { return a.Name == b.Name })
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"context"
+	"maps"
 	"testing"
 	"time"
 
@@ -16,14 +17,17 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/controllers/fleet"
 )
 
 // newManager returns a manager that reads what the operator reads.
 func (e *env) newManager() ctrl.Manager {
 	e.t.Helper()
+	byObject := CacheByObject()
+	maps.Copy(byObject, fleet.CacheByObject())
 	manager, err := ctrl.NewManager(controlPlane.RESTConfig(), ctrl.Options{
 		Scheme:     e.client.Scheme(),
-		Cache:      cache.Options{ByObject: CacheByObject()},
+		Cache:      cache.Options{ByObject: byObject},
 		Metrics:    metricsserver.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: ptr.To(true)},
 	})
@@ -37,7 +41,7 @@ func (e *env) newManager() ctrl.Manager {
 func TestPoliciesHearOfEachOther(t *testing.T) {
 	e := newEnv(t)
 	manager := e.newManager()
-	e.Expect(SetupWithManager(manager, resource.MustParse("50Mi"))).To(Succeed())
+	e.Expect(SetupWithManager(manager, fleet.NewView(manager.GetClient()), resource.MustParse("50Mi"))).To(Succeed())
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- manager.Start(ctx) }()
@@ -77,5 +81,6 @@ func TestPoliciesHearOfEachOther(t *testing.T) {
 
 func TestTheLargestQuotaMustAllowASmallestOne(t *testing.T) {
 	e := newEnv(t)
-	e.Expect(SetupWithManager(e.newManager(), resource.MustParse("1Ki"))).To(MatchError("the largest quota of a policy is 1Ki, it must be at least 1Mi"))
+	manager := e.newManager()
+	e.Expect(SetupWithManager(manager, fleet.NewView(manager.GetClient()), resource.MustParse("1Ki"))).To(MatchError("the largest quota of a policy is 1Ki, it must be at least 1Mi"))
 }

@@ -20,7 +20,7 @@ const (
 	// maxConfigBytes bounds what the agents of all policies take in the
 	// ConfigMap. All its values together may have 1 MiB; the rest is for agents
 	// that people list. The annotation, which may have 256 KiB, repeats each agent
-	// once where agentCost counts it four times.
+	// once where agentCost counts it six times.
 	maxConfigBytes = 768 << 10
 )
 
@@ -104,11 +104,12 @@ func (r *room) take(at place) bool {
 }
 
 // agentCost is at least what an agent takes, in bytes: in cache_agents, in the
-// annotation, and, every character of it escaped, in policies.
-func agentCost(agent string) int { return 4*len(agent) + 64 }
+// annotation, and, every character of it escaped, in policies and relist.
+func agentCost(agent string) int { return 6*len(agent) + 64 }
 
-// placeCost is at least what a namespace takes in the rule of an agent.
-func placeCost(at place) int { return len(at.namespace) + 64 }
+// placeCost is at least what a namespace takes in the rule of an agent and in
+// relist.
+func placeCost(at place) int { return 2*len(at.namespace) + 64 }
 
 // notAllowed returns why a policy may not name agent, nil if it may. Validation
 // refuses such a policy; one that is older than the validation is found here.
@@ -134,6 +135,23 @@ func (t tenants) rules() map[string]map[string]hubconfig.NamespaceRule {
 		rules[at.agent][at.namespace] = t.inForce(at)
 	}
 	return rules
+}
+
+// relist are the namespaces of each agent whose watches shall begin with a list
+// through the cache, because a policy of the namespace says so.
+func (t tenants) relist() map[string][]string {
+	relist := map[string][]string{}
+	for at, policies := range t.claims {
+		if slices.ContainsFunc(policies, relists) {
+			relist[at.agent] = append(relist[at.agent], at.namespace)
+		}
+	}
+	return relist
+}
+
+// relists reports whether policy has programs list again.
+func relists(policy *v1alpha1.EdgeHubPolicy) bool {
+	return policy.Spec.Restart.Strategy == v1alpha1.Relist && !policy.Spec.Restart.Paused
 }
 
 // inForce combines what the policies of a namespace say of an agent. They are

@@ -155,7 +155,7 @@ func TestManyTenantsCannotFillTheConfigMap(t *testing.T) {
 		policies = append(policies, crowd(fmt.Sprintf("tenant-%02d", i), maxAgentsPerNamespace, now.Add(time.Duration(i)*time.Hour))...)
 	}
 	all := newTenants(policies, DefaultMaxQuota)
-	got := merge(hubconfig.Config{}, nil, all.rules(), nil)
+	got := merge(hubconfig.Config{}, nil, all.rules(), nil, nil)
 	data := hubconfig.Format(got.config)
 	size := len(data["cache_agents"]) + len(data["policies"])
 	g.Expect(size).To(And(BeNumerically(">", 256<<10), BeNumerically("<=", maxConfigBytes)))
@@ -187,7 +187,7 @@ func TestTenantsKeepTheirPromises(t *testing.T) {
 		}
 		all := newTenants(policies, DefaultMaxQuota)
 		rules := all.rules()
-		data := hubconfig.Format(merge(hubconfig.Config{}, sets.New[string](), rules, nil).config)
+		data := hubconfig.Format(merge(hubconfig.Config{}, sets.New[string](), rules, nil, nil).config)
 		config, err := hubconfig.Parse(data)
 		if err != nil {
 			t.Fatalf("seed %d: the hubs refuse %v: %v", seed, data, err)

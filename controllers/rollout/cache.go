@@ -9,6 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/edgehub-io/edge-hub/api/v1alpha1"
 )
 
 // CacheByObject returns the cache options of the kinds this package reads: each
@@ -17,14 +19,13 @@ import (
 func CacheByObject() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
 		&corev1.Pod{}:         {Transform: trimPod},
-		&corev1.Node{}:        {Transform: trimNode},
 		&appsv1.ReplicaSet{}:  {Transform: trimReplicaSet},
 		&appsv1.StatefulSet{}: {Transform: trimStatefulSet},
 		&appsv1.DaemonSet{}:   {Transform: trimDaemonSet},
 	}
 }
 
-// trimPod keeps what observePod reads. Like every transform it returns objects
+// trimPod keeps what an observer reads. Like every transform it returns objects
 // it does not know, such as tombstones, unchanged.
 func trimPod(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
@@ -35,31 +36,23 @@ func trimPod(object any) (any, error) {
 	trimmed.DeletionTimestamp = pod.DeletionTimestamp
 	if mirror(pod) {
 		trimmed.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: ""}
+	} else if optedOut(pod) {
+		trimmed.Annotations = map[string]string{v1alpha1.RestartAnnotation: string(v1alpha1.NeverRestart)}
 	}
 	if owner := metav1.GetControllerOf(pod); owner != nil {
 		trimmed.OwnerReferences = []metav1.OwnerReference{*owner}
 	}
 	trimmed.Spec.NodeName = pod.Spec.NodeName
 	trimmed.Status.Phase = pod.Status.Phase
+	if started := startedAt(pod); !started.IsZero() {
+		running := &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(started)}
+		trimmed.Status.ContainerStatuses = []corev1.ContainerStatus{{State: corev1.ContainerState{Running: running}}}
+	}
 	for _, condition := range pod.Status.Conditions {
 		if condition.Type == corev1.PodReady {
 			trimmed.Status.Conditions = []corev1.PodCondition{{
 				Type: condition.Type, Status: condition.Status, LastTransitionTime: condition.LastTransitionTime,
 			}}
-		}
-	}
-	return trimmed, nil
-}
-
-func trimNode(object any) (any, error) {
-	node, ok := object.(*corev1.Node)
-	if !ok {
-		return object, nil
-	}
-	trimmed := &corev1.Node{ObjectMeta: trimMeta(node.ObjectMeta)}
-	for _, condition := range node.Status.Conditions {
-		if condition.Type == corev1.NodeReady {
-			trimmed.Status.Conditions = []corev1.NodeCondition{{Type: condition.Type, Status: condition.Status}}
 		}
 	}
 	return trimmed, nil
@@ -117,13 +110,10 @@ func PodChanged(before, after *corev1.Pod) bool {
 		before.Spec.NodeName != after.Spec.NodeName ||
 		before.Status.Phase != after.Status.Phase ||
 		readyStatus(before) != readyStatus(after) ||
+		optedOut(before) != optedOut(after) ||
+		!startedAt(before).Equal(startedAt(after)) ||
 		!maps.Equal(before.Labels, after.Labels) ||
 		!slices.EqualFunc(before.OwnerReferences, after.OwnerReferences, func(a, b metav1.OwnerReference) bool { return a.UID == b.UID })
-}
-
-// NodeChanged reports whether an update of a node can change a plan.
-func NodeChanged(before, after *corev1.Node) bool {
-	return NodeReady(before) != NodeReady(after) || !maps.Equal(before.Labels, after.Labels)
 }
 
 func readyStatus(pod *corev1.Pod) corev1.ConditionStatus {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 )
 
 const (
@@ -22,6 +24,19 @@ const (
 	firstBackOff = time.Second
 	maxBackOff   = 2 * time.Minute
 )
+
+// evictions counts requests for evictions by what came of them.
+var evictions = prometheus.NewCounterVec(prometheus.CounterOpts{
+	Name: "edgehub_operator_evictions_total",
+	Help: "Evictions that were asked for, by result: evicted, gone if the Pod was not there any more, blocked by a PodDisruptionBudget, or failed.",
+}, []string{"result"})
+
+func init() {
+	metrics.Registry.MustRegister(evictions)
+	for _, result := range []string{"evicted", "gone", "blocked", "failed"} {
+		evictions.WithLabelValues(result)
+	}
+}
 
 // budgetBlock is a refusal by PodDisruptionBudgets. It holds for the Pods of a
 // namespace that selector matches, until the time until.
@@ -85,16 +100,24 @@ func (r *Restarter) evict(ctx context.Context, pod Pod) (blocked bool, err error
 	err = r.client.SubResource("eviction").Create(ctx, object, eviction)
 	switch {
 	case err == nil:
+		evictions.WithLabelValues("evicted").Inc()
 		r.budgets.allowed(pod, r.now())
 		return false, nil
 	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		evictions.WithLabelValues("gone").Inc()
 		// The Pod is gone, and perhaps replaced by one of the same name: what
 		// the eviction was for is done.
 		return false, nil
 	case refusedByBudget(err):
-		return r.learnBudgets(ctx, pod, err)
+		if blocked, err = r.learnBudgets(ctx, pod, err); blocked {
+			evictions.WithLabelValues("blocked").Inc()
+			return true, nil
+		}
+	default:
+		err = fmt.Errorf("evict Pod %s: %w", pod.Name, err)
 	}
-	return false, fmt.Errorf("evict Pod %s: %w", pod.Name, err)
+	evictions.WithLabelValues("failed").Inc()
+	return false, err
 }
 
 // refusedByBudget reports whether err may be the refusal of a

@@ -3,6 +3,7 @@ package rollout
 import (
 	"context"
 	"fmt"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -13,66 +14,121 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/controllers/fleet"
 )
 
-// selection is what a policy selects.
-type selection struct {
-	pods  labels.Selector
-	nodes labels.Selector // matches every node if the policy has no nodeSelector
+// Sight is what a policy is seen with.
+type Sight struct {
+	// Reader reads Pods, Nodes and workloads. What it returns stays unchanged.
+	Reader client.Reader
+	// Fleet is what hubs report.
+	Fleet *fleet.Snapshot
+	// Hash is that of the configuration in force.
+	Hash string
+	// Now is the time.
+	Now time.Time
 }
 
-func selectionOf(policy *v1alpha1.EdgeHubPolicy) (selection, error) {
-	pods, err := policy.Spec.PodSelector.AsSelector()
-	if err != nil {
-		return selection{}, fmt.Errorf("spec.podSelector: %w", err)
-	}
-	nodes := labels.Everything()
-	if policy.Spec.NodeSelector != nil {
-		if nodes, err = policy.Spec.NodeSelector.AsSelector(); err != nil {
-			return selection{}, fmt.Errorf("spec.nodeSelector: %w", err)
+// Observation is what there is to plan with.
+type Observation struct {
+	// Pods are the Pods of the policy's namespace that have not finished, static
+	// ones left out.
+	Pods []Pod
+	// Desired is how many Pods each workload wants, of those that matter to the
+	// policy.
+	Desired map[types.UID]int
+	// Names are the workloads by UID, such as ReplicaSet/app-5d8.
+	Names map[types.UID]string
+}
+
+// Cutoff returns the time until which a Pod of policy may have been created
+// without the cache for any of its agents as far as the configuration goes; a hub
+// may have taken it later. It is the zero time if no agent is applied.
+func Cutoff(policy *v1alpha1.EdgeHubPolicy) time.Time {
+	var latest time.Time
+	for _, agent := range policy.Status.Agents {
+		if agent.AppliedTime.After(latest) {
+			latest = agent.AppliedTime.Time
 		}
 	}
-	return selection{pods: pods, nodes: nodes}, nil
+	if latest.IsZero() {
+		return latest
+	}
+	return latest.Add(reloadTime)
 }
 
-// observe reads the Pods of a namespace and the workloads that matter to
-// selected ones. The objects it reads belong to the cache and stay unchanged.
-func observe(ctx context.Context, reader client.Reader, namespace string, selected selection) ([]Pod, map[types.UID]int, error) {
-	var list corev1.PodList
-	if err := reader.List(ctx, &list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return nil, nil, fmt.Errorf("list Pods: %w", err)
+// Selectors returns the parsed podSelector of policy, nil if there is none, and
+// its nodeSelector, which matches every node if there is none.
+func Selectors(policy *v1alpha1.EdgeHubPolicy) (pods, nodes labels.Selector, err error) {
+	if policy.Spec.PodSelector != nil {
+		if pods, err = policy.Spec.PodSelector.AsSelector(); err != nil {
+			return nil, nil, fmt.Errorf("spec.podSelector: %w", err)
+		}
 	}
-	var (
-		pods   = make([]Pod, 0, len(list.Items))
-		owners = map[types.UID]bool{}
-		nodes  = nodeReader{reader: reader, seen: map[string]nodeState{}, selector: selected.nodes}
-	)
+	nodes = labels.Everything()
+	if policy.Spec.NodeSelector != nil {
+		if nodes, err = policy.Spec.NodeSelector.AsSelector(); err != nil {
+			return nil, nil, fmt.Errorf("spec.nodeSelector: %w", err)
+		}
+	}
+	return pods, nodes, nil
+}
+
+// Observe reads what MakePlan needs to know about policy.
+func Observe(ctx context.Context, sight Sight, policy *v1alpha1.EdgeHubPolicy) (Observation, error) {
+	pods, nodes, err := Selectors(policy)
+	if err != nil {
+		return Observation{}, err
+	}
+	o := observer{Sight: sight, policy: policy, pods: pods, nodes: nodes, cutoff: Cutoff(policy), others: map[string]*corev1.Node{}}
+	var list corev1.PodList
+	if err := sight.Reader.List(ctx, &list, client.InNamespace(policy.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return Observation{}, fmt.Errorf("list Pods: %w", err)
+	}
+	observed := Observation{Pods: make([]Pod, 0, len(list.Items))}
+	owners := map[types.UID]bool{}
 	for i := range list.Items {
 		object := &list.Items[i]
 		if finished(object) || mirror(object) {
 			continue
 		}
-		pod, err := observePod(ctx, object, selected.pods, nodes)
+		pod, err := o.observe(ctx, object)
 		if err != nil {
-			return nil, nil, err
+			return Observation{}, err
 		}
-		if pod.Workload != "" && selected.pods.Matches(labels.Set(object.Labels)) {
+		if pod.Workload != "" && (pod.Selected || o.selects(object)) {
 			owners[pod.Workload] = true
 		}
-		pods = append(pods, pod)
+		observed.Pods = append(observed.Pods, pod)
 	}
-	desired, err := observeWorkloads(ctx, reader, namespace, selected.pods, owners)
-	return pods, desired, err
+	observed.Desired, observed.Names, err = o.workloads(ctx, owners)
+	return observed, err
 }
 
-func observePod(ctx context.Context, object *corev1.Pod, selector labels.Selector, nodes nodeReader) (Pod, error) {
+// observer observes for one policy.
+type observer struct {
+	Sight
+	policy      *v1alpha1.EdgeHubPolicy
+	pods, nodes labels.Selector
+	cutoff      time.Time
+	others      map[string]*corev1.Node // nodes without a hub
+}
+
+// selects reports whether podSelector matches object.
+func (o *observer) selects(object client.Object) bool {
+	return o.pods != nil && o.pods.Matches(labels.Set(object.GetLabels()))
+}
+
+func (o *observer) observe(ctx context.Context, object *corev1.Pod) (Pod, error) {
 	pod := Pod{
 		Namespace:   object.Namespace,
 		Name:        object.Name,
 		UID:         object.UID,
 		Labels:      object.Labels,
 		Created:     object.CreationTimestamp.Time,
+		OptedOut:    optedOut(object),
 		Scheduled:   object.Spec.NodeName != "",
+		Node:        object.Spec.NodeName,
 		Terminating: object.DeletionTimestamp != nil,
 	}
 	if owner := metav1.GetControllerOf(object); owner != nil && replaces(owner) {
@@ -83,15 +139,122 @@ func observePod(ctx context.Context, object *corev1.Pod, selector labels.Selecto
 			pod.ReadySince = condition.LastTransitionTime.Time
 		}
 	}
-	if pod.Scheduled {
-		node, err := nodes.get(ctx, object.Spec.NodeName)
-		if err != nil {
-			return Pod{}, err
-		}
-		pod.NodeReady = node.ready
-		pod.Selected = node.selected && selector.Matches(labels.Set(object.Labels))
+	if !pod.Scheduled {
+		return pod, nil
+	}
+	node := o.Fleet.Node(pod.Node)
+	if node == nil {
+		return pod, o.observeOther(ctx, &pod)
+	}
+	pod.Edge, pod.NodeReady, pod.NodeLostAt, pod.HubCurrent = true, node.Ready, node.LostAt, node.Hash == o.Hash
+	if node.Exists && o.nodes.Matches(node.Labels) {
+		o.judge(&pod, object, node)
 	}
 	return pod, nil
+}
+
+// judge says whether the policy is about pod, and whether it has to be restarted.
+func (o *observer) judge(pod *Pod, object *corev1.Pod, node *fleet.Node) {
+	pod.Selected = o.selects(object)
+	until, started := o.cutoff, startedAt(object)
+	for _, agent := range o.policy.Status.Agents {
+		row := node.Agent(fleet.Use{Agent: agent.Name, Namespace: object.Namespace})
+		if o.pods == nil {
+			// Only the agents that the Pod was seen to send matter to it.
+			if !fleet.Sends(row, object.UID) {
+				continue
+			}
+			pod.Selected = true
+		}
+		c := caching{applied: agent.AppliedTime.Time, nodeSince: node.CachingSince}
+		if row != nil {
+			c.inUse, c.since = true, row.Since.Time
+		}
+		affected, cutoff := c.affects(pod.Created, started, o.Now)
+		if affected {
+			pod.Affected = true
+		}
+		if cutoff.After(until) {
+			until = cutoff
+		}
+	}
+	if pod.Affected {
+		pod.NotBefore = until.Add(time.Second) // creationTimestamp has whole seconds
+	}
+}
+
+// observeOther looks at the node of pod, which has no hub. One that does not exist
+// is not ready: its Pods are about to be deleted.
+func (o *observer) observeOther(ctx context.Context, pod *Pod) error {
+	node, seen := o.others[pod.Node]
+	if !seen {
+		node = &corev1.Node{}
+		if err := o.Reader.Get(ctx, client.ObjectKey{Name: pod.Node}, node); client.IgnoreNotFound(err) != nil {
+			return fmt.Errorf("get node %s: %w", pod.Node, err)
+		} else if apierrors.IsNotFound(err) {
+			node = &corev1.Node{}
+		}
+		o.others[pod.Node] = node
+	}
+	pod.NodeReady, pod.NodeLostAt = fleet.Readiness(node)
+	return nil
+}
+
+// workloads returns how many Pods each workload wants, for those in owners and
+// those whose template podSelector matches: the latter may have no Pod at this
+// moment. Without a podSelector nobody knows of a Pod that was just created whether
+// it will send the agents, so all workloads of the namespace count.
+func (o *observer) workloads(ctx context.Context, owners map[types.UID]bool) (map[types.UID]int, map[types.UID]string, error) {
+	var (
+		desired      = map[types.UID]int{}
+		names        = map[types.UID]string{}
+		replicaSets  appsv1.ReplicaSetList
+		statefulSets appsv1.StatefulSetList
+		daemonSets   appsv1.DaemonSetList
+	)
+	for _, list := range []client.ObjectList{&replicaSets, &statefulSets, &daemonSets} {
+		if err := o.Reader.List(ctx, list, client.InNamespace(o.policy.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+			return nil, nil, fmt.Errorf("list workloads: %w", err)
+		}
+	}
+	add := func(kind string, meta metav1.ObjectMeta, template *corev1.PodTemplateSpec, pods int) {
+		if o.pods == nil || owners[meta.UID] || o.pods.Matches(labels.Set(template.Labels)) {
+			desired[meta.UID], names[meta.UID] = pods, kind+"/"+meta.Name
+		}
+	}
+	for i := range replicaSets.Items {
+		set := &replicaSets.Items[i]
+		add("ReplicaSet", set.ObjectMeta, &set.Spec.Template, replicas(set.Spec.Replicas))
+	}
+	for i := range statefulSets.Items {
+		set := &statefulSets.Items[i]
+		add("StatefulSet", set.ObjectMeta, &set.Spec.Template, replicas(set.Spec.Replicas))
+	}
+	for i := range daemonSets.Items {
+		set := &daemonSets.Items[i]
+		add("DaemonSet", set.ObjectMeta, &set.Spec.Template, int(set.Status.DesiredNumberScheduled))
+	}
+	return desired, names, nil
+}
+
+// startedAt returns when the oldest of the containers of pod that run now was
+// started, zero if none runs. It is the node's word.
+func startedAt(pod *corev1.Pod) time.Time {
+	var oldest time.Time
+	for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+		for i := range statuses {
+			running := statuses[i].State.Running
+			if running != nil && (oldest.IsZero() || running.StartedAt.Time.Before(oldest)) {
+				oldest = running.StartedAt.Time
+			}
+		}
+	}
+	return oldest
+}
+
+// optedOut reports whether pod says that it must not be restarted.
+func optedOut(pod *corev1.Pod) bool {
+	return pod.Annotations[v1alpha1.RestartAnnotation] == string(v1alpha1.NeverRestart)
 }
 
 // replaces reports whether owner puts a new Pod in the place of an evicted one
@@ -118,85 +281,10 @@ func mirror(pod *corev1.Pod) bool {
 	return found
 }
 
-// observeWorkloads returns how many Pods each workload wants, for those in
-// owners and those whose template selector matches: the latter may have no Pod
-// at this moment.
-func observeWorkloads(ctx context.Context, reader client.Reader, namespace string, selector labels.Selector, owners map[types.UID]bool) (map[types.UID]int, error) {
-	var (
-		desired      = map[types.UID]int{}
-		replicaSets  appsv1.ReplicaSetList
-		statefulSets appsv1.StatefulSetList
-		daemonSets   appsv1.DaemonSetList
-	)
-	for _, list := range []client.ObjectList{&replicaSets, &statefulSets, &daemonSets} {
-		if err := reader.List(ctx, list, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
-			return nil, fmt.Errorf("list workloads: %w", err)
-		}
-	}
-	add := func(uid types.UID, template *corev1.PodTemplateSpec, pods int) {
-		if owners[uid] || selector.Matches(labels.Set(template.Labels)) {
-			desired[uid] = pods
-		}
-	}
-	for i := range replicaSets.Items {
-		set := &replicaSets.Items[i]
-		add(set.UID, &set.Spec.Template, replicas(set.Spec.Replicas))
-	}
-	for i := range statefulSets.Items {
-		set := &statefulSets.Items[i]
-		add(set.UID, &set.Spec.Template, replicas(set.Spec.Replicas))
-	}
-	for i := range daemonSets.Items {
-		set := &daemonSets.Items[i]
-		add(set.UID, &set.Spec.Template, int(set.Status.DesiredNumberScheduled))
-	}
-	return desired, nil
-}
-
 // replicas is the number a workload's spec.replicas stands for.
 func replicas(field *int32) int {
 	if field == nil {
 		return 1
 	}
 	return int(*field)
-}
-
-// nodeState is what matters of a node.
-type nodeState struct{ selected, ready bool }
-
-// nodeReader reads each node once.
-type nodeReader struct {
-	reader   client.Reader
-	selector labels.Selector
-	seen     map[string]nodeState
-}
-
-// get returns the state of a node. One that does not exist is neither selected
-// nor ready: its Pods are about to be deleted.
-func (r nodeReader) get(ctx context.Context, name string) (nodeState, error) {
-	if state, found := r.seen[name]; found {
-		return state, nil
-	}
-	var (
-		node  corev1.Node
-		state nodeState
-	)
-	switch err := r.reader.Get(ctx, client.ObjectKey{Name: name}, &node); {
-	case err == nil:
-		state = nodeState{selected: r.selector.Matches(labels.Set(node.Labels)), ready: NodeReady(&node)}
-	case !apierrors.IsNotFound(err):
-		return nodeState{}, fmt.Errorf("get node %s: %w", name, err)
-	}
-	r.seen[name] = state
-	return state, nil
-}
-
-// NodeReady reports whether the condition Ready of node is True.
-func NodeReady(node *corev1.Node) bool {
-	for _, condition := range node.Status.Conditions {
-		if condition.Type == corev1.NodeReady {
-			return condition.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }

@@ -7,44 +7,26 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
 )
 
-// Pod is what planning needs to know of a Pod that has not finished.
-type Pod struct {
-	Namespace string
-	Name      string
-	UID       types.UID
-	Labels    map[string]string
-
-	// Workload is the UID of the ReplicaSet, StatefulSet or DaemonSet that would
-	// replace the Pod, empty if there is none.
-	Workload types.UID
-	// Created is the Pod's creationTimestamp, which has whole seconds.
-	Created time.Time
-	// Selected is true if podSelector matches the Pod and nodeSelector matches
-	// the node it is bound to.
-	Selected bool
-	// Scheduled is true once the Pod is bound to a node.
-	Scheduled bool
-	// NodeReady is true if that node is ready.
-	NodeReady bool
-	// Terminating is true once the Pod is being deleted.
-	Terminating bool
-	// ReadySince is when the Pod became ready, zero if it is not.
-	ReadySince time.Time
-}
-
 // Rules are the limits of a rollout.
 type Rules struct {
-	// Cutoff divides Pods: those created at or before it have to be restarted.
+	// Cutoff is when the agents were applied: only Pods created after it can be
+	// replacements of ones that were restarted.
 	Cutoff time.Time
 	// MaxUnavailable is how many Pods may be unavailable at once: a number, or a
 	// percentage of the selected Pods, rounded down. It counts as at least 1.
 	MaxUnavailable intstr.IntOrString
 	// MinReady is how long a Pod must have been ready to be available.
 	MinReady time.Duration
+	// Blocked reports the Pods that must not be evicted now although the rules
+	// allow it. Nil blocks none.
+	Blocked func(Pod) bool
+	// Held reports the workloads that another rollout restarts. Nil holds none.
+	Held func(workload types.UID) bool
 }
 
 // Plan says what to do now.
@@ -60,15 +42,24 @@ type Plan struct {
 	Restarting int
 	// Blocked is how many Pods would be in Restart if they were not blocked.
 	Blocked int
-	// NextCheck is how long it takes until the first Pod that is ready now has
-	// been so for MinReady. Zero if there is none.
+	// Held is how many Pods wait for another rollout of their workload.
+	Held int
+	// Workloads are those with Pods left that can be restarted now or when others
+	// are available; this rollout restarts them, and no other one should.
+	Workloads sets.Set[types.UID]
+	// Broken are the nodes, sorted, that became unreachable soon after a Pod of
+	// the rollout was started on them. While there are any, Restart is empty.
+	Broken []string
+	// WaitingFor is a node that Pods wait for because of its hub.
+	WaitingFor string
+	// NextCheck is how long it takes until the plan changes although nothing
+	// else does. Zero if it does not.
 	NextCheck time.Duration
 }
 
 // MakePlan decides which Pods may restart now. pods are the Pods of a
-// namespace; desired has the number of Pods wanted by each workload of which
-// podSelector matches Pods; blocked reports the Pods that must not be evicted
-// now although the rules allow it.
+// namespace; desired has the number of Pods wanted by each workload with Pods
+// that the policy is about.
 //
 // Availability is counted by workload: a workload that wants 3 Pods and has 2
 // available ones has 1 unavailable, whether the third is starting, terminating,
@@ -76,60 +67,91 @@ type Plan struct {
 // eviction and the creation of the replacement, with no memory of the eviction.
 //
 // A Pod that is unavailable already is restarted first, since that takes nothing
-// away. A Pod nobody has restarted yet and whose node is not ready, or not
+// away. A Pod that can be no replacement and whose node is not ready, or not
 // selected, does not count: its trouble is older than the rollout and would
-// hold it up for good.
-func MakePlan(pods []Pod, desired map[types.UID]int, rules Rules, blocked func(Pod) bool, now time.Time) Plan {
-	var (
-		plan       Plan
-		tally      = newTally(desired)
-		candidates []candidate
-	)
+// hold it up for good. A node that breaks after a Pod was restarted on it holds up
+// all: that may be the rollout's doing.
+func MakePlan(pods []Pod, desired map[types.UID]int, rules Rules, now time.Time) Plan {
+	plan := Plan{Workloads: sets.New[types.UID]()}
+	tally, broken := newTally(desired), sets.New[string]()
+	var candidates []candidate
 	for _, pod := range pods {
-		if pod.Terminating {
-			continue
+		if tally.knows(pod) && pod.brokeNode(rules.Cutoff) {
+			broken.Insert(pod.Node)
 		}
-		touched := pod.Created.After(rules.Cutoff)
-		if pod.Selected && pod.Workload == "" {
-			if !touched {
-				plan.Counts.Unmanaged++
-			}
+		if pod.Terminating {
 			continue
 		}
 		available, wait := availability(pod, rules.MinReady, now)
 		plan.NextCheck = earlier(plan.NextCheck, wait)
-		counts := touched || !pod.Scheduled || (pod.Selected && pod.NodeReady)
-		tally.add(pod, touched, available || !counts)
-		if !pod.Selected {
+		tally.add(pod, pod.mayReplace(rules.Cutoff), available || !pod.counts(rules.Cutoff))
+		if plan.count(pod) != Pending {
 			continue
 		}
-		plan.Counts.Matched++
-		if touched {
-			plan.Counts.Restarted++
+		if early := pod.NotBefore.Sub(now); early > 0 && !pod.NotBefore.IsZero() {
+			plan.NextCheck = earlier(plan.NextCheck, early)
 			continue
 		}
-		plan.Counts.Pending++
-		switch {
-		case !pod.NodeReady:
-			plan.Counts.Deferred++
-		case wait > 0:
-			// It serves, so evicting it would take something away, but counts
-			// as unavailable, so that would not show: its turn comes later.
-		case tally.knows(pod):
+		// One that serves, but not for long enough, counts as unavailable, so
+		// that taking it away would not show: its turn comes later.
+		if wait == 0 && tally.knows(pod) {
 			candidates = append(candidates, candidate{pod, available})
 		}
 	}
 	tally.addMissing()
 	plan.Counts.Unavailable = int32(tally.unavailable)
 	plan.Restarting = tally.restarting
-	limit := rules.limit(int(plan.Counts.Matched) + tally.missing)
-	plan.choose(candidates, tally, limit, blocked)
+	plan.Broken = sets.List(broken)
+	plan.choose(candidates, tally, rules)
 	return plan
 }
 
-// choose moves as many candidates into plan.Restart as limit allows.
-func (p *Plan) choose(candidates []candidate, tally *tally, limit int, blocked func(Pod) bool) {
+// count adds pod to the counts and returns its state.
+func (p *Plan) count(pod Pod) State {
+	state := pod.State()
+	if state != NotSelected && pod.Workload != "" {
+		p.Counts.Matched++
+	}
+	switch state {
+	case Restarted:
+		if pod.Workload != "" {
+			p.Counts.Restarted++
+		}
+	case OptedOut:
+		p.Counts.OptedOut++
+	case Unmanaged:
+		p.Counts.Unmanaged++
+	case Deferred:
+		p.Counts.Pending++
+		p.Counts.Deferred++
+	case Waiting:
+		p.Counts.Pending++
+		p.Counts.Waiting++
+		if p.WaitingFor == "" || pod.Node < p.WaitingFor {
+			p.WaitingFor = pod.Node
+		}
+	case Pending:
+		p.Counts.Pending++
+	}
+	return state
+}
+
+// choose moves as many candidates into p.Restart as the rules allow.
+func (p *Plan) choose(candidates []candidate, tally *tally, rules Rules) {
+	candidates = slices.DeleteFunc(candidates, func(c candidate) bool {
+		held := rules.Held != nil && rules.Held(c.Workload)
+		if held {
+			p.Held++
+		} else {
+			p.Workloads.Insert(c.Workload)
+		}
+		return held
+	})
+	if len(p.Broken) > 0 {
+		return
+	}
 	slices.SortFunc(candidates, candidate.compare)
+	limit := rules.limit(int(p.Counts.Matched) + tally.missing)
 	unavailable, restarting := tally.unavailable, tally.restarting
 	for _, c := range candidates {
 		if restarting >= limit || (c.available && unavailable >= limit) {
@@ -137,7 +159,7 @@ func (p *Plan) choose(candidates []candidate, tally *tally, limit int, blocked f
 			// follows is allowed either.
 			return
 		}
-		if blocked(c.Pod) {
+		if rules.Blocked != nil && rules.Blocked(c.Pod) {
 			p.Blocked++
 			continue
 		}
@@ -159,10 +181,11 @@ func (r Rules) limit(total int) int {
 	return max(limit, 1)
 }
 
-// availability reports whether pod has been ready for minReady, and if it is
-// ready but not for long enough, how much longer that takes.
+// availability reports whether pod has been ready for minReady on a node that can
+// be reached, and if it is ready but not for long enough, how much longer that
+// takes.
 func availability(pod Pod, minReady time.Duration, now time.Time) (bool, time.Duration) {
-	if pod.ReadySince.IsZero() {
+	if pod.ReadySince.IsZero() || pod.Scheduled && !pod.NodeReady {
 		return false, 0
 	}
 	wait := minReady - now.Sub(pod.ReadySince)
@@ -202,7 +225,7 @@ type tally struct {
 	// unavailable are the Pods that are wanted and not available.
 	unavailable int
 	// restarting are those of them that may be unavailable because of this
-	// rollout: missing ones and ones created after the cutoff.
+	// rollout: missing ones and replacements.
 	restarting int
 	missing    int
 }
@@ -216,7 +239,7 @@ func (t *tally) knows(pod Pod) bool {
 	return known
 }
 
-func (t *tally) add(pod Pod, touched, available bool) {
+func (t *tally) add(pod Pod, replacement, available bool) {
 	if !t.knows(pod) {
 		return
 	}
@@ -225,7 +248,7 @@ func (t *tally) add(pod Pod, touched, available bool) {
 		return
 	}
 	t.unavailable++
-	if touched {
+	if replacement {
 		t.restarting++
 	}
 }

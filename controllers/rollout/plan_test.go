@@ -21,7 +21,8 @@ var (
 func pod(name string, change ...func(*Pod)) Pod {
 	p := Pod{
 		Namespace: "default", Name: name, UID: types.UID(name), Workload: "w", Created: cutoff.Add(-time.Hour),
-		Selected: true, Scheduled: true, NodeReady: true, ReadySince: cutoff.Add(-time.Minute),
+		Selected: true, Affected: true, Scheduled: true, Node: "node-of-" + name, Edge: true, NodeReady: true, HubCurrent: true,
+		ReadySince: cutoff.Add(-time.Minute),
 	}
 	for _, c := range change {
 		c(&p)
@@ -29,13 +30,22 @@ func pod(name string, change ...func(*Pod)) Pod {
 	return p
 }
 
-func restarted(p *Pod)   { p.Created, p.ReadySince = cutoff.Add(time.Second), cutoff.Add(2*time.Second) }
+func restarted(p *Pod) {
+	p.Affected, p.Created, p.ReadySince = false, cutoff.Add(time.Second), cutoff.Add(2*time.Second)
+}
 func notReady(p *Pod)    { p.ReadySince = time.Time{} }
 func terminating(p *Pod) { p.Terminating = true }
-func deadNode(p *Pod)    { p.NodeReady = false; notReady(p) }
-func otherNode(p *Pod)   { p.Selected = false }
-func unscheduled(p *Pod) { p.Scheduled, p.Selected, p.NodeReady = false, false, false; notReady(p) }
-func bare(p *Pod)        { p.Workload = "" }
+func deadNode(p *Pod)    { p.NodeReady, p.NodeLostAt = false, cutoff.Add(-time.Hour); notReady(p) }
+func brokenNode(p *Pod)  { p.NodeReady, p.NodeLostAt = false, cutoff.Add(time.Minute) }
+func lostLater(p *Pod)   { p.NodeReady, p.NodeLostAt = false, cutoff.Add(50*time.Minute); notReady(p) }
+func otherNode(p *Pod)   { p.Selected, p.Affected, p.Edge = false, false, false }
+func unscheduled(p *Pod) {
+	p.Scheduled, p.Selected, p.Edge, p.NodeReady = false, false, false, false
+	notReady(p)
+}
+func bare(p *Pod)   { p.Workload = "" }
+func oldHub(p *Pod) { p.HubCurrent = false }
+func optOut(p *Pod) { p.OptedOut = true }
 
 func TestMakePlan(t *testing.T) {
 	two := intstr.FromInt32(2)
@@ -50,6 +60,8 @@ func TestMakePlan(t *testing.T) {
 		wantCounts     v1alpha1.PodCounts
 		wantBlocked    int
 		wantNext       time.Duration
+		wantBroken     []string
+		held           bool
 	}{
 		{name: "no Pods"},
 		{
@@ -58,9 +70,27 @@ func TestMakePlan(t *testing.T) {
 			want:       []string{"b"},
 			wantCounts: v1alpha1.PodCounts{Matched: 3, Pending: 3},
 		}, {
-			name: "created in the second of the cutoff", desired: 1,
-			pods:       []Pod{pod("a", func(p *Pod) { p.Created = cutoff })},
-			want:       []string{"a"},
+			name: "not yet", desired: 1,
+			pods:       []Pod{pod("a", func(p *Pod) { p.NotBefore = now.Add(5 * time.Second) })},
+			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1},
+			wantNext:   5 * time.Second,
+		}, {
+			name: "one that was restarted by somebody else", desired: 1,
+			pods:       []Pod{pod("a", func(p *Pod) { p.Affected = false })},
+			wantCounts: v1alpha1.PodCounts{Matched: 1, Restarted: 1},
+		}, {
+			name: "a hub that is behind holds up its node only", desired: 2,
+			pods:       []Pod{pod("a", oldHub), pod("b")},
+			want:       []string{"b"},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Pending: 2, Waiting: 1},
+		}, {
+			name: "who opts out stays", desired: 2,
+			pods:       []Pod{pod("a", optOut), pod("b"), pod("c", optOut, bare), pod("d", optOut, restarted)},
+			want:       []string{"b"},
+			wantCounts: v1alpha1.PodCounts{Matched: 3, Restarted: 1, Pending: 1, OptedOut: 2},
+		}, {
+			name: "another rollout of the workload goes first", desired: 1, held: true,
+			pods:       []Pod{pod("a")},
 			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1},
 		}, {
 			name: "nothing is restarted twice", desired: 2,
@@ -122,9 +152,29 @@ func TestMakePlan(t *testing.T) {
 			want:       []string{"b"},
 			wantCounts: v1alpha1.PodCounts{Matched: 2, Pending: 2, Deferred: 1},
 		}, {
-			name: "a node that broke after its Pod was restarted holds up all", desired: 2,
+			name: "a node that broke after its Pod was restarted holds up all", desired: 2, maxUnavailable: two,
+			pods:       []Pod{pod("a", restarted, brokenNode), pod("b", notReady)},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Restarted: 1, Pending: 1, Unavailable: 2},
+			wantBroken: []string{"node-of-a"},
+		}, {
+			name: "also when its Pod is being deleted", desired: 2, maxUnavailable: two,
+			pods:       []Pod{pod("a", restarted, brokenNode, terminating), pod("b")},
+			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1, Unavailable: 1},
+			wantBroken: []string{"node-of-a"},
+		}, {
+			name: "a replacement on a node that is dead already counts", desired: 2,
 			pods:       []Pod{pod("a", restarted, deadNode), pod("b")},
 			wantCounts: v1alpha1.PodCounts{Matched: 2, Restarted: 1, Pending: 1, Unavailable: 1},
+		}, {
+			name: "a node that broke long after holds up nobody", desired: 2,
+			pods:       []Pod{pod("a", restarted, lostLater), pod("b")},
+			want:       []string{"b"},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Restarted: 1, Pending: 1},
+		}, {
+			name: "nor does one whose Pod was never restarted", desired: 2,
+			pods:       []Pod{pod("a", brokenNode), pod("b")},
+			want:       []string{"b"},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Pending: 2, Deferred: 1},
 		}, {
 			name: "trouble on other nodes holds up nobody", desired: 2,
 			pods:       []Pod{pod("a", otherNode, notReady), pod("b")},
@@ -167,15 +217,21 @@ func TestMakePlan(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			rules := Rules{Cutoff: cutoff, MaxUnavailable: test.maxUnavailable, MinReady: test.minReady}
-			blocked := func(p Pod) bool { return slices.Contains(test.blocked, p.Name) }
-			plan := MakePlan(test.pods, map[types.UID]int{"w": test.desired}, rules, blocked, now)
+			rules := Rules{
+				Cutoff: cutoff, MaxUnavailable: test.maxUnavailable, MinReady: test.minReady,
+				Blocked: func(p Pod) bool { return slices.Contains(test.blocked, p.Name) },
+				Held:    func(types.UID) bool { return test.held },
+			}
+			plan := MakePlan(test.pods, map[types.UID]int{"w": test.desired}, rules, now)
 			var got []string
 			for _, p := range plan.Restart {
 				got = append(got, p.Name)
 			}
 			if !slices.Equal(got, test.want) {
 				t.Errorf("restart %v, want %v", got, test.want)
+			}
+			if !slices.Equal(plan.Broken, test.wantBroken) || test.held != (plan.Held > 0) || test.held && plan.Workloads.Len() > 0 {
+				t.Errorf("broken %v, held %d, restarts %v", plan.Broken, plan.Held, plan.Workloads)
 			}
 			if plan.Counts != test.wantCounts {
 				t.Errorf("counts %+v, want %+v", plan.Counts, test.wantCounts)

@@ -14,11 +14,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/controllers/fleet"
 )
 
 // maxEvictions bounds the Pods evicted in one step, so that a step ends in time
 // and other policies have their turn.
 const maxEvictions = 50
+
+// heldInterval is when to look again at Pods that another rollout holds up.
+const heldInterval = 5 * time.Second
+
+// recentTime is how long after an eviction the replacement may be unknown to the
+// hub of its node.
+const recentTime = time.Minute
 
 // Restarter restarts Pods. It is not safe for concurrent use: two steps at once
 // could spend the same availability twice.
@@ -28,17 +36,29 @@ type Restarter struct {
 	now    func() time.Time
 
 	budgets budgets
+	claims  claims
 	// evicted are Pods whose eviction was requested, by namespace, for as long
 	// as the cache shows them as if nothing had happened. A restart of the
 	// operator may forget them: its new cache then shows what became of them.
 	evicted map[string]map[types.UID]bool
+	// last is when a policy last had a Pod evicted, by namespace/name.
+	last map[string]time.Time
 }
 
 // NewRestarter returns a Restarter that reads through the cache of cached, whose
 // kinds may be cut down with [CacheByObject], and uses live for the reads that
 // must not be stale.
 func NewRestarter(cached client.Client, live client.Reader, now func() time.Time) *Restarter {
-	return &Restarter{client: cached, live: live, now: now, budgets: budgets{}, evicted: map[string]map[types.UID]bool{}}
+	return &Restarter{
+		client: cached, live: live, now: now, budgets: budgets{}, claims: claims{},
+		evicted: map[string]map[types.UID]bool{}, last: map[string]time.Time{},
+	}
+}
+
+// Forget gives up what the rollout of a policy, namespace/name, holds.
+func (r *Restarter) Forget(policy string) {
+	r.claims.set(policy, nil, r.now())
+	delete(r.last, policy)
 }
 
 // Result is what a step found and did.
@@ -53,85 +73,132 @@ type Result struct {
 	// otherwise, empty if none does. The first refusal does not count: it is
 	// normal just after a Pod became ready, which budgets learn a moment later.
 	Blocked string
+	// Holder is another policy, namespace/name, whose rollout Pods wait for.
+	Holder string
+	// Broken are the nodes that became unreachable after Pods were restarted on
+	// them, sorted.
+	Broken []string
+	// WaitingFor is a node whose hub Pods wait for.
+	WaitingFor string
+	// Recent is true if the policy had a Pod evicted a moment ago.
+	Recent bool
 	// NextCheck is when to step again although nothing that is watched changes.
 	// Zero if there is no need to.
 	NextCheck time.Duration
 }
 
-// NothingLeft reports whether every selected Pod was created after the cutoff.
+// NothingLeft reports whether no selected Pod has to be restarted, those that say
+// they must not be left out.
 func (r Result) NothingLeft() bool { return r.Counts.Pending == 0 && r.Counts.Unmanaged == 0 }
 
-// Complete reports whether every selected Pod was created after the cutoff, and
-// as many are available as are wanted.
+// Complete reports whether nothing is left, and as many Pods are available as are
+// wanted.
 func (r Result) Complete() bool { return r.NothingLeft() && r.Counts.Unavailable == 0 }
 
-// Step brings the rollout of policy forward as far as is allowed now: it evicts
-// Pods created at or before cutoff. If evict is false it only counts.
-func (r *Restarter) Step(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, cutoff time.Time, evict bool) (Result, error) {
-	selected, err := selectionOf(policy)
+// Step brings the rollout of policy forward as far as is allowed now. If evict is
+// false it only counts. hubs is what hubs report, hash that of the configuration in
+// force.
+func (r *Restarter) Step(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, hubs *fleet.Snapshot, hash string, evict bool) (Result, error) {
+	observed, err := Observe(ctx, Sight{Reader: r.client, Fleet: hubs, Hash: hash, Now: r.now()}, policy)
 	if err != nil {
 		return Result{}, err
 	}
-	pods, desired, err := observe(ctx, r.client, policy.Namespace, selected)
-	if err != nil {
+	if err := r.overlayEvicted(ctx, policy.Namespace, observed.Pods); err != nil {
 		return Result{}, err
 	}
-	if err := r.overlayEvicted(ctx, policy.Namespace, pods); err != nil {
-		return Result{}, err
+	name := policy.Namespace + "/" + policy.Name
+	result, err := r.carryOut(ctx, name, observed, RulesOf(policy), evict)
+	if len(result.Evicted) > 0 {
+		r.last[name] = r.now()
 	}
+	if last, found := r.last[name]; found {
+		if result.Recent = r.now().Sub(last) < recentTime; !result.Recent {
+			delete(r.last, name)
+		}
+	}
+	return result, err
+}
+
+// RulesOf returns the limits that policy sets.
+func RulesOf(policy *v1alpha1.EdgeHubPolicy) Rules {
 	restart := policy.Spec.Restart
-	rules := Rules{
-		Cutoff:         cutoff,
+	return Rules{
+		Cutoff:         Cutoff(policy),
 		MaxUnavailable: ptr.Deref(restart.MaxUnavailable, intstr.FromInt32(1)),
 		MinReady:       time.Duration(restart.MinReadySeconds) * time.Second,
 	}
-	return r.carryOut(ctx, pods, desired, rules, evict)
 }
 
 // carryOut plans and evicts until the plan is empty. It plans again whenever a
 // PodDisruptionBudget refuses, so that Pods no budget covers get their turn.
-func (r *Restarter) carryOut(ctx context.Context, pods []Pod, desired map[types.UID]int, rules Rules, evict bool) (Result, error) {
+func (r *Restarter) carryOut(ctx context.Context, policy string, observed Observation, rules Rules, evict bool) (Result, error) {
 	var result Result
 	for {
 		var first *budgetBlock
-		plan := MakePlan(pods, desired, rules, func(pod Pod) bool {
+		rules.Blocked = func(pod Pod) bool {
 			block := r.budgets.blocking(pod, r.now())
 			if block != nil && (first == nil || block.until.Before(first.until)) {
 				first = block
 			}
 			return block != nil
-		}, r.now())
+		}
+		result.Holder = ""
+		rules.Held = func(workload types.UID) bool {
+			holder := r.claims.holder(workload, policy, r.now())
+			if holder != "" && (result.Holder == "" || holder < result.Holder) {
+				result.Holder = holder
+			}
+			return holder != ""
+		}
+		plan := MakePlan(observed.Pods, observed.Desired, rules, r.now())
 		result.Counts, result.Restarting, result.NextCheck = plan.Counts, plan.Restarting, plan.NextCheck
+		result.Broken, result.WaitingFor = plan.Broken, plan.WaitingFor
+		if plan.Held > 0 {
+			result.NextCheck = earlier(result.NextCheck, heldInterval)
+		}
 		if plan.Blocked > 0 {
 			if first.delay > firstBackOff {
 				result.Blocked = first.message
 			}
 			result.NextCheck = earlier(result.NextCheck, max(first.until.Sub(r.now()), time.Millisecond))
 		}
-		if !evict || len(plan.Restart) == 0 {
+		if !evict || len(plan.Broken) > 0 {
+			r.claims.set(policy, nil, r.now())
 			return result, nil
 		}
-		for _, pod := range plan.Restart {
-			if len(result.Evicted) == maxEvictions {
-				result.NextCheck = time.Millisecond
-				return result, nil
-			}
-			// Marked before the request: when its answer is lost, the Pod may be
-			// gone all the same.
-			r.markEvicted(pod, true)
-			blocked, err := r.evict(ctx, pod)
-			if err != nil {
-				return result, err
-			}
-			if blocked {
-				r.markEvicted(pod, false)
-				break
-			}
-			log.FromContext(ctx).Info("Evicted Pod", "pod", pod.Name)
-			result.Evicted = append(result.Evicted, pod.Name)
-			terminate(pods, pod.UID)
+		r.claims.set(policy, plan.Workloads, r.now())
+		if len(plan.Restart) == 0 {
+			return result, nil
+		}
+		if err := r.evictAll(ctx, plan.Restart, observed.Pods, &result); err != nil || len(result.Evicted) == maxEvictions {
+			return result, err
 		}
 	}
+}
+
+// evictAll evicts Pods until a PodDisruptionBudget refuses or enough were evicted.
+func (r *Restarter) evictAll(ctx context.Context, restart, pods []Pod, result *Result) error {
+	for _, pod := range restart {
+		if len(result.Evicted) == maxEvictions {
+			result.NextCheck = time.Millisecond
+			return nil
+		}
+		// Marked before the request: when its answer is lost, the Pod may be
+		// gone all the same.
+		r.markEvicted(pod, true)
+		blocked, err := r.evict(ctx, pod)
+		if err != nil {
+			return err
+		}
+		if blocked {
+			r.markEvicted(pod, false)
+			return nil
+		}
+		log.FromContext(ctx).Info("Evicted Pod", "pod", pod.Name)
+		result.Evicted = append(result.Evicted, pod.Name)
+		terminate(pods, pod.UID)
+	}
+	return nil
 }
 
 // overlayEvicted marks those Pods as terminating whose eviction the cache does

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/controllers/fleet"
 	"github.com/edgehub-io/edge-hub/controllers/nodetest"
 	"github.com/edgehub-io/edge-hub/test/cluster"
 )
@@ -152,11 +153,36 @@ func (e *env) oldNames(app string) []string {
 	return names
 }
 
-func (e *env) policy(app string, maxUnavailable intstr.IntOrString) *v1alpha1.EdgeHubPolicy {
-	return &v1alpha1.EdgeHubPolicy{ObjectMeta: e.meta("policy"), Spec: v1alpha1.EdgeHubPolicySpec{
+// hash is that of the configuration in force.
+const hash = "v1-0123456789abcdef"
+
+// policy is one that was applied at cutoff.
+func (e *env) policy(app string, maxUnavailable intstr.IntOrString, cutoff time.Time) *v1alpha1.EdgeHubPolicy {
+	applied := metav1.NewTime(cutoff.Add(-reloadTime))
+	return &v1alpha1.EdgeHubPolicy{ObjectMeta: e.meta("policy"), Status: v1alpha1.EdgeHubPolicyStatus{
+		Agents: []v1alpha1.AgentStatus{{Name: app, AppliedTime: applied}},
+	}, Spec: v1alpha1.EdgeHubPolicySpec{
 		PodSelector: &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"app": v1alpha1.LabelValue(app)}},
 		Restart:     v1alpha1.RestartSpec{Strategy: v1alpha1.RollingRestart, MaxUnavailable: &maxUnavailable},
 	}}
+}
+
+// hubs is what the hubs of the nodes report: all work with the configuration in
+// force, and no agent is in use. change changes it.
+func (e *env) hubs(change ...func(node string, status *v1alpha1.EdgeHubNodeStatus)) *fleet.Snapshot {
+	e.t.Helper()
+	var nodes corev1.NodeList
+	e.Expect(e.client.List(e.t.Context(), &nodes)).To(Succeed())
+	var hubs []v1alpha1.EdgeHubNode
+	for _, node := range nodes.Items {
+		hub := v1alpha1.EdgeHubNode{ObjectMeta: metav1.ObjectMeta{Name: node.Name}}
+		hub.Status.Configuration = &v1alpha1.NodeConfiguration{Hash: hash}
+		for _, c := range change {
+			c(strings.TrimPrefix(node.Name, e.namespace+"-"), &hub.Status)
+		}
+		hubs = append(hubs, hub)
+	}
+	return fleet.NewSnapshot(hubs, nodes.Items)
 }
 
 // cutoffNow returns a cutoff that all Pods are older than and that all Pods
@@ -171,10 +197,10 @@ func cutoffNow() time.Time {
 
 // rollOut steps until the rollout is complete, as an operator that is restarted
 // after every step.
-func (e *env) rollOut(policy *v1alpha1.EdgeHubPolicy, cutoff time.Time) {
+func (e *env) rollOut(policy *v1alpha1.EdgeHubPolicy) {
 	e.t.Helper()
 	e.Eventually(func(g Gomega) {
-		result, err := NewRestarter(e.client, e.client, time.Now).Step(e.t.Context(), policy, cutoff, true)
+		result, err := NewRestarter(e.client, e.client, time.Now).Step(e.t.Context(), policy, e.hubs(), hash, true)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(result.Complete()).To(BeTrue(), "%+v", result)
 	}).Should(Succeed())
@@ -186,8 +212,8 @@ func TestStepRestartsDeployment(t *testing.T) {
 	old := e.oldNames("app")
 	fewest := nodetest.FewestReady(t, e.config, e.namespace, "app=app")
 	cutoff := cutoffNow()
-	policy := e.policy("app", intstr.FromInt32(1))
-	e.rollOut(policy, cutoff)
+	policy := e.policy("app", intstr.FromInt32(1), cutoff)
+	e.rollOut(policy)
 
 	for _, pod := range e.pods("app") {
 		e.Expect(old).NotTo(ContainElement(pod.Name))
@@ -196,7 +222,7 @@ func TestStepRestartsDeployment(t *testing.T) {
 
 	// Once more does nothing.
 	names := e.oldNames("app")
-	result, err := NewRestarter(e.client, e.client, time.Now).Step(t.Context(), policy, cutoff, true)
+	result, err := NewRestarter(e.client, e.client, time.Now).Step(t.Context(), policy, e.hubs(), hash, true)
 	e.Expect(err).NotTo(HaveOccurred())
 	e.Expect(result.Evicted).To(BeEmpty())
 	e.Expect(e.oldNames("app")).To(ConsistOf(names))
@@ -217,7 +243,7 @@ func TestStepRestartsManySingles(t *testing.T) {
 	}
 	e.awaitReady("app", 4)
 	fewest := nodetest.FewestReady(t, e.config, e.namespace, "app=app")
-	e.rollOut(e.policy("app", intstr.FromInt32(2)), cutoffNow())
+	e.rollOut(e.policy("app", intstr.FromInt32(2), cutoffNow()))
 	e.Expect(fewest()).To(BeNumerically(">=", 2), "ready Pods at the worst moment")
 }
 
@@ -235,19 +261,19 @@ func TestStepNamesDisruptionBudget(t *testing.T) {
 	}).Should(Succeed())
 	old := e.oldNames("app")
 	cutoff := cutoffNow()
-	policy := e.policy("app", intstr.FromInt32(1))
+	policy := e.policy("app", intstr.FromInt32(1), cutoff)
 	policy.Spec.PodSelector = &v1alpha1.LabelSelector{}
 
 	// The Pod without a budget has its turn although the others are older.
 	clock := time.Now()
 	restarter := NewRestarter(e.client, e.client, func() time.Time { return clock })
-	result, err := restarter.Step(t.Context(), policy, cutoff, true)
+	result, err := restarter.Step(t.Context(), policy, e.hubs(), hash, true)
 	e.Expect(err).NotTo(HaveOccurred())
 	e.Expect(result.Evicted).To(HaveLen(1))
 	e.Expect(result.Evicted[0]).To(HavePrefix("free-"))
 	e.Eventually(func(g Gomega) {
 		clock = clock.Add(time.Hour)
-		result, err = restarter.Step(t.Context(), policy, cutoff, true)
+		result, err = restarter.Step(t.Context(), policy, e.hubs(), hash, true)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(result.Evicted).To(BeEmpty())
 		g.Expect(result.Blocked).To(ContainSubstring(`PodDisruptionBudget "app-budget"`))
@@ -265,7 +291,7 @@ func TestStepNamesDisruptionBudget(t *testing.T) {
 	})
 	restarter.client = counting
 	clock = clock.Add(result.NextCheck - time.Millisecond)
-	result, err = restarter.Step(t.Context(), policy, cutoff, true)
+	result, err = restarter.Step(t.Context(), policy, e.hubs(), hash, true)
 	e.Expect(err).NotTo(HaveOccurred())
 	e.Expect(evictions).To(BeZero())
 	e.Expect(result.NextCheck).To(Equal(time.Millisecond))
@@ -273,7 +299,7 @@ func TestStepNamesDisruptionBudget(t *testing.T) {
 	// And finishes when the budget allows it.
 	budget.Spec.MinAvailable = ptr.To(intstr.FromInt32(1))
 	e.Expect(e.client.Update(t.Context(), budget)).To(Succeed())
-	e.rollOut(policy, cutoff)
+	e.rollOut(policy)
 	for _, name := range e.oldNames("app") {
 		e.Expect(old).NotTo(ContainElement(name))
 	}
@@ -293,7 +319,7 @@ func TestStepTellsOfOverlappingBudgets(t *testing.T) {
 	for range 2 { // the first refusal is kept quiet
 		clock = clock.Add(time.Hour)
 		var err error
-		result, err = restarter.Step(t.Context(), e.policy("app", intstr.FromInt32(1)), cutoff, true)
+		result, err = restarter.Step(t.Context(), e.policy("app", intstr.FromInt32(1), cutoff), e.hubs(), hash, true)
 		e.Expect(err).NotTo(HaveOccurred())
 		e.Expect(result.Evicted).To(BeEmpty())
 	}
@@ -331,9 +357,9 @@ func TestStepLeavesOthersAlone(t *testing.T) {
 		return e.client.Status().Update(t.Context(), finished)
 	}).Should(Succeed())
 
-	policy := e.policy("app", intstr.FromInt32(10))
+	policy := e.policy("app", intstr.FromInt32(10), cutoffNow())
 	policy.Spec.NodeSelector = &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"node": v1alpha1.LabelValue(e.namespace + "-a")}}
-	result, err := NewRestarter(e.client, e.client, time.Now).Step(t.Context(), policy, cutoffNow(), true)
+	result, err := NewRestarter(e.client, e.client, time.Now).Step(t.Context(), policy, e.hubs(), hash, true)
 	e.Expect(err).NotTo(HaveOccurred())
 	e.Expect(result.Evicted).To(BeEmpty())
 	e.Expect(result.Counts).To(Equal(v1alpha1.PodCounts{Unmanaged: 2}), "bare and owned")
@@ -351,9 +377,9 @@ func TestStepSparesDeadNodes(t *testing.T) {
 	e.nodes.SetReady(t, dead.Spec.NodeName, false)
 	e.awaitReady("app", 1)
 
-	cutoff, policy := cutoffNow(), e.policy("app", intstr.FromInt32(1))
+	policy := e.policy("app", intstr.FromInt32(1), cutoffNow())
 	e.Eventually(func(g Gomega) {
-		result, err := NewRestarter(e.client, e.client, time.Now).Step(t.Context(), policy, cutoff, true)
+		result, err := NewRestarter(e.client, e.client, time.Now).Step(t.Context(), policy, e.hubs(), hash, true)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(result.Counts).To(Equal(v1alpha1.PodCounts{Matched: 2, Restarted: 1, Pending: 1, Deferred: 1}))
 	}).Should(Succeed())
@@ -361,7 +387,7 @@ func TestStepSparesDeadNodes(t *testing.T) {
 
 	e.nodes.Hold(nil)
 	e.nodes.SetReady(t, dead.Spec.NodeName, true)
-	e.rollOut(policy, cutoff)
+	e.rollOut(policy)
 	e.Expect(e.oldNames("app")).NotTo(ContainElement(dead.Name))
 }
 
@@ -408,12 +434,12 @@ func TestStepSurvivesStaleCache(t *testing.T) {
 			return apierrors.NewTimeoutError("the answer is lost", 1)
 		},
 	})
-	cutoff, policy := cutoffNow(), e.policy("app", intstr.FromInt32(1))
+	policy := e.policy("app", intstr.FromInt32(1), cutoffNow())
 	restarter := NewRestarter(stale, e.client, time.Now)
-	_, err := restarter.Step(t.Context(), policy, cutoff, true)
+	_, err := restarter.Step(t.Context(), policy, e.hubs(), hash, true)
 	e.Expect(err).To(MatchError(ContainSubstring("the answer is lost")))
 	for range 3 {
-		result, err := restarter.Step(t.Context(), policy, cutoff, true)
+		result, err := restarter.Step(t.Context(), policy, e.hubs(), hash, true)
 		e.Expect(err).NotTo(HaveOccurred())
 		e.Expect(result.Evicted).To(BeEmpty())
 	}
@@ -434,12 +460,12 @@ func TestStepRetriesRefusedEviction(t *testing.T) {
 			return c.SubResource(sub).Create(ctx, object, subObject, options...)
 		},
 	})
-	cutoff, policy := cutoffNow(), e.policy("app", intstr.FromInt32(1))
+	policy := e.policy("app", intstr.FromInt32(1), cutoffNow())
 	restarter := NewRestarter(refusing, e.client, time.Now)
-	_, err := restarter.Step(t.Context(), policy, cutoff, true)
+	_, err := restarter.Step(t.Context(), policy, e.hubs(), hash, true)
 	e.Expect(err).To(MatchError(ContainSubstring("out of order")))
 	refuse = false
-	result, err := restarter.Step(t.Context(), policy, cutoff, true)
+	result, err := restarter.Step(t.Context(), policy, e.hubs(), hash, true)
 	e.Expect(err).NotTo(HaveOccurred())
 	e.Expect(result.Evicted).To(HaveLen(1))
 }
@@ -448,21 +474,25 @@ func TestTrimKeepsWhatIsObserved(t *testing.T) {
 	e := newEnv(t, "a")
 	e.deployment("app", 1)
 	original := e.pods("app")[0]
-	trimmed, err := trimPod(original.DeepCopy())
-	e.Expect(err).NotTo(HaveOccurred())
-	selected, err := selectionOf(e.policy("app", intstr.FromInt32(1)))
+	policy := e.policy("app", intstr.FromInt32(1), time.Now())
+	selector, nodes, err := Selectors(policy)
 	e.Expect(err).NotTo(HaveOccurred())
 	observe := func(pod *corev1.Pod) Pod {
-		nodes := nodeReader{reader: e.client, seen: map[string]nodeState{}, selector: selected.nodes}
-		observed, err := observePod(t.Context(), pod, selected.pods, nodes)
+		o := observer{Sight: Sight{Reader: e.client, Fleet: e.hubs(), Hash: hash, Now: time.Now()}, policy: policy, pods: selector, nodes: nodes}
+		observed, err := o.observe(t.Context(), pod)
 		e.Expect(err).NotTo(HaveOccurred())
 		return observed
 	}
+	original.Annotations = map[string]string{"other": "x", v1alpha1.RestartAnnotation: "Never"}
+	trimmed, err := trimPod(original.DeepCopy())
+	e.Expect(err).NotTo(HaveOccurred())
 	e.Expect(observe(trimmed.(*corev1.Pod))).To(Equal(observe(&original)))
-	e.Expect(observe(&original).Selected).To(BeTrue())
+	e.Expect(startedAt(trimmed.(*corev1.Pod))).To(Equal(startedAt(&original)))
+	e.Expect(startedAt(&original)).NotTo(BeZero())
+	e.Expect(observe(&original)).To(And(HaveField("Selected", true), HaveField("OptedOut", true), HaveField("HubCurrent", true)))
 	e.Expect(trimmed.(*corev1.Pod).Spec.Containers).To(BeEmpty())
 	for _, tombstone := range []any{"x", &corev1.Secret{}} {
-		for _, trim := range []func(any) (any, error){trimPod, trimNode, trimReplicaSet, trimStatefulSet, trimDaemonSet} {
+		for _, trim := range []func(any) (any, error){trimPod, trimReplicaSet, trimStatefulSet, trimDaemonSet} {
 			e.Expect(trim(tombstone)).To(Equal(tombstone))
 		}
 	}

@@ -33,9 +33,9 @@ type program struct {
 
 // A demo is the state of the story.
 type demo struct {
-	say  *narrator
-	dir  string
-	crds string
+	say    *narrator
+	dir    string
+	config string // folder with the manifests
 	// binary holds the paths of edge-hub, edge-hub-operator and edge-app.
 	binary map[string]string
 
@@ -54,8 +54,8 @@ type demo struct {
 	online   answer          // what the hub answered while the cloud was up
 }
 
-func newDemo(bin, crds string) (*demo, error) {
-	d := &demo{crds: crds, binary: map[string]string{}}
+func newDemo(bin, config string) (*demo, error) {
+	d := &demo{config: config, binary: map[string]string{}}
 	var missing []string
 	for _, name := range []string{"edge-hub", "edge-hub-operator", "edge-app"} {
 		path, err := filepath.Abs(filepath.Join(bin, name))

@@ -17,7 +17,7 @@ import (
 
 func main() {
 	bin := flag.String("bin", "bin", "folder with edge-hub, edge-hub-operator and edge-app")
-	crds := flag.String("crds", "config/crd/bases", "folder with the CustomResourceDefinitions")
+	config := flag.String("config", "config", "folder with the manifests")
 	keep := flag.Bool("keep", false, "leave the folder with all data and logs behind")
 	timeout := flag.Duration("timeout", 3*time.Minute, "give up when the demo takes longer")
 	flag.Parse()
@@ -26,15 +26,15 @@ func main() {
 	defer stop()
 	ctx, cancel := context.WithTimeoutCause(ctx, *timeout, fmt.Errorf("the demo took longer than %s", *timeout))
 	defer cancel()
-	if err := run(ctx, *bin, *crds, *keep); err != nil {
+	if err := run(ctx, *bin, *config, *keep); err != nil {
 		fmt.Fprintf(os.Stderr, "\ndemo: %v\n", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, bin, crds string, keep bool) (err error) {
-	d, err := newDemo(bin, crds)
+func run(ctx context.Context, bin, config string, keep bool) (err error) {
+	d, err := newDemo(bin, config)
 	if err != nil {
 		return err
 	}
@@ -69,6 +69,7 @@ var steps = []struct {
 	{"Apply an EdgeHubPolicy: the running hub begins to cache edge-app", (*demo).applyPolicy},
 	{"Start edge-app, an unmodified InClusterConfig program, as a Pod behind edge-hub", (*demo).startApp},
 	{"Look at what edge-hub did: its log and the files it keeps", (*demo).inspect},
+	{"Confirm it for the whole fleet: would edge-app start without the cloud now?", (*demo).confirm},
 	{"The cloud dies: kill -9 kube-apiserver, and ask at once", (*demo).loseCloud},
 	{"Restart edge-app without the cloud: it reads the same data", (*demo).restartAppOffline},
 	{"Nobody else gets that data", (*demo).refuseOthers},

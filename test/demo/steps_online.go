@@ -214,6 +214,29 @@ func (d *demo) inspect(ctx context.Context) error {
 }
 
 // agentDir is where edge-hub keeps what edge-app reads.
+// confirm asks what the hub reports, as one does for many nodes.
+func (d *demo) confirm(ctx context.Context) error {
+	ready := func() error {
+		out, err := d.cluster.Kubectl("get", "ehp", "edge-app", "-o", `jsonpath={.status.conditions[?(@.type=="CacheReady")].status} {.status.offlineReady}`).CombinedOutput()
+		if err == nil && string(out) != "True 1/1" {
+			err = fmt.Errorf("CacheReady is %q", out)
+		}
+		return err
+	}
+	if took, err := eventually(ctx, 2*time.Minute, ready); err != nil {
+		return err
+	} else if took > time.Second {
+		d.say.note("the operator heard of it after %.1f s", took.Seconds())
+	}
+	for _, kind := range []string{"edgehubnodes", "edgehubpolicies"} {
+		if _, err := d.kubectl("get", kind); err != nil {
+			return err
+		}
+	}
+	d.say.ok("edge-app would start without the cloud on 1 of 1 nodes where it is in use")
+	return nil
+}
+
 func (d *demo) agentDir() string { return filepath.Join(d.cacheDir(), agent) }
 
 // cachedFiles lists the files under dir. Each of the words must be in a path.

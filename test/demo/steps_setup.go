@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edgehub-io/edge-hub/api/hubidentity"
 	"github.com/edgehub-io/edge-hub/test/cluster"
 	"github.com/edgehub-io/edge-hub/test/pod"
 )
@@ -44,10 +45,10 @@ func (d *demo) startCloud(ctx context.Context) error {
 }
 
 func (d *demo) startOperator(ctx context.Context) error {
-	if _, err := d.kubectl("apply", "-f", d.crds); err != nil {
+	if _, err := d.kubectl("apply", "-k", filepath.Join(d.config, "crd")); err != nil {
 		return err
 	}
-	if _, err := d.kubectl("wait", "--for=condition=Established", "--timeout=20s", "crd/edgehubpolicies.edgehub.io"); err != nil {
+	if _, err := d.kubectl("wait", "--for=condition=Established", "--timeout=20s", "crd", "--all"); err != nil {
 		return err
 	}
 	port, err := cluster.FreePort()
@@ -89,16 +90,15 @@ func (d *demo) startHub(ctx context.Context) error {
 // prepareHub makes what a platform team gives to a node: an identity for the
 // hub with the little it needs, a serving certificate, and the flags.
 func (d *demo) prepareHub() error {
-	for _, args := range [][]string{
-		{"create", "role", "edge-hub", "-n", "kube-system", "--verb=get,list,watch", "--resource=configmaps", "--resource-name=edge-hub-cfg"},
-		{"create", "rolebinding", "edge-hub", "-n", "kube-system", "--role=edge-hub", "--group=edge-hub"},
-		{"create", "clusterrolebinding", "edge-hub-token-keys", "--clusterrole=system:service-account-issuer-discovery", "--group=edge-hub"},
-	} {
-		if _, err := d.kubectl(args...); err != nil {
+	if err := d.registerNode(); err != nil {
+		return err
+	}
+	for _, folder := range []string{"rbac/edge-hub", "admission"} {
+		if _, err := d.kubectl("apply", "-k", filepath.Join(d.config, folder)); err != nil {
 			return err
 		}
 	}
-	kubeconfig, err := d.cluster.KubeconfigFor("edge-hub:"+nodeName, "edge-hub")
+	kubeconfig, err := d.cluster.KubeconfigFor(hubidentity.User(nodeName), hubidentity.Group)
 	if err != nil {
 		return err
 	}
@@ -129,9 +129,20 @@ func (d *demo) prepareHub() error {
 		"--cache-dir=" + d.cacheDir(),
 		"--state-dir=" + filepath.Join(d.dir, "state"),
 		"--admin-listen=" + d.adminAddress,
+		"--report-period=2s",
 		"-v=2",
 	}
 	return nil
+}
+
+// registerNode does what the kubelet does when it starts.
+func (d *demo) registerNode() error {
+	if err := d.kubectlApply("node.yaml", "apiVersion: v1\nkind: Node\nmetadata:\n  name: "+nodeName+"\n"); err != nil {
+		return err
+	}
+	ready := `{"status":{"conditions":[{"type":"Ready","status":"True","reason":"KubeletReady","lastTransitionTime":"` + time.Now().UTC().Format(time.RFC3339) + `"}]}}`
+	_, err := d.kubectl("patch", "node", nodeName, "--subresource=status", "--patch", ready)
+	return err
 }
 
 func (d *demo) cacheDir() string { return filepath.Join(d.dir, "cache") }

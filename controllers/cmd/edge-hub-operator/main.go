@@ -1,6 +1,7 @@
 // Command edge-hub-operator runs in the cloud, next to kube-apiserver: it
-// carries out EdgeHubPolicies and approves the hubs' certificates. See
-// docs/edgehubpolicy.md and docs/certificates.md.
+// carries out EdgeHubPolicies, marks the nodes that are out of reach and approves
+// the hubs' certificates. See docs/edgehubpolicy.md, docs/edgehubnode.md and
+// docs/certificates.md.
 package main
 
 import (
@@ -24,11 +25,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/edgehub-io/edge-hub/api/hubidentity"
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
 	"github.com/edgehub-io/edge-hub/controllers/certificates"
+	"github.com/edgehub-io/edge-hub/controllers/fleet"
+	"github.com/edgehub-io/edge-hub/controllers/metrics"
 	"github.com/edgehub-io/edge-hub/controllers/policy"
 )
 
@@ -123,6 +127,7 @@ func newManager(config *rest.Config, o options) (manager.Manager, error) {
 		o.leaderElectionNamespace = "kube-system"
 	}
 	byObject := policy.CacheByObject()
+	maps.Copy(byObject, fleet.CacheByObject())
 	maps.Copy(byObject, certificates.CacheByObject())
 	mgr, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme,
@@ -138,8 +143,15 @@ func newManager(config *rest.Config, o options) (manager.Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create manager: %w", err)
 	}
-	if err := policy.SetupWithManager(mgr, o.maxPolicyQuota.Quantity); err != nil {
+	view := fleet.NewView(mgr.GetClient())
+	if err := policy.SetupWithManager(mgr, view, o.maxPolicyQuota.Quantity); err != nil {
 		return nil, fmt.Errorf("set up EdgeHubPolicy controller: %w", err)
+	}
+	if err := fleet.SetupWithManager(mgr); err != nil {
+		return nil, fmt.Errorf("set up EdgeHubNode controller: %w", err)
+	}
+	if err := ctrlmetrics.Registry.Register(metrics.NewCollector(mgr.GetClient(), view)); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	if err := certificates.SetupWithManager(mgr, o.clusterDomain); err != nil {
 		return nil, fmt.Errorf("set up CertificateSigningRequest controller: %w", err)

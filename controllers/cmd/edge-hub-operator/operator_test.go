@@ -12,9 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	. "github.com/onsi/gomega"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	ctrl "sigs.k8s.io/controller-runtime"
 
 	"github.com/edgehub-io/edge-hub/controllers/nodetest"
 	"github.com/edgehub-io/edge-hub/test/cluster"
@@ -28,6 +30,7 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
+	ctrl.SetLogger(logr.Discard())
 	os.Exit(m.Run())
 }
 
@@ -53,7 +56,7 @@ func newSystem(t *testing.T) *system {
 	s.kubectl("apply", "-k", "../../../config/default")
 	// The operator runs here, not in the cluster.
 	s.kubectl("scale", "-n", "edge-hub-system", "deployment/edge-hub-operator", "--replicas=0")
-	s.kubectl("wait", "--for=condition=Established", "crd/edgehubpolicies.edgehub.io")
+	s.kubectl("wait", "--for=condition=Established", "crd", "--all")
 	token, err := s.cluster.Token(t.Context(), "edge-hub-system", "edge-hub-operator")
 	s.Expect(err).NotTo(HaveOccurred())
 	s.kubeconfig = s.writeKubeconfig(token)
@@ -96,18 +99,22 @@ func (s *system) agents() string {
 // operator is a running operator.
 type operator struct {
 	*exec.Cmd
-	t     *testing.T
-	log   string
-	probe string
+	t       *testing.T
+	log     string
+	probe   string
+	metrics string
 }
 
 func (s *system) start() *operator {
 	s.t.Helper()
-	port, err := cluster.FreePort()
-	s.Expect(err).NotTo(HaveOccurred())
-	o := &operator{t: s.t, probe: fmt.Sprintf("127.0.0.1:%d", port), log: filepath.Join(s.t.TempDir(), "operator.log")}
+	free := func() string {
+		port, err := cluster.FreePort()
+		s.Expect(err).NotTo(HaveOccurred())
+		return fmt.Sprintf("127.0.0.1:%d", port)
+	}
+	o := &operator{t: s.t, probe: free(), metrics: free(), log: filepath.Join(s.t.TempDir(), "operator.log")}
 	o.Cmd = exec.Command(os.Args[0], "--kubeconfig", s.kubeconfig, "--leader-election-namespace=edge-hub-system",
-		"--metrics-bind-address=0", "--health-probe-bind-address="+o.probe)
+		"--metrics-bind-address="+o.metrics, "--health-probe-bind-address="+o.probe)
 	o.Env = append(os.Environ(), runAsOperator+"=1")
 	log, err := os.Create(o.log)
 	s.Expect(err).NotTo(HaveOccurred())
@@ -178,11 +185,13 @@ spec:
 func TestOperator(t *testing.T) {
 	s := newSystem(t)
 	nodetest.Start(t, s.cluster.RESTConfig(), "edge-1", "edge-2")
+	nodetest.RunHubs(t, s.cluster.RESTConfig(), "edge-1", "edge-2")
 	s.apply(deployment)
 	s.kubectl("rollout", "status", "deployment/edge-app", "--timeout=60s")
 	old := strings.Fields(s.kubectl("get", "pods", "-l", "app=edge-app", "-o", "name"))
 	fewest := nodetest.FewestReady(t, s.cluster.RESTConfig(), "default", "app=edge-app")
 
+	s.Eventually(func() []string { return strings.Fields(s.kubectl("get", "ehn", "-o", "name")) }).Should(HaveLen(2))
 	first := s.start()
 	s.Eventually(func() int { return first.get("/readyz") }).Should(Equal(http.StatusOK))
 	s.Expect(first.get("/healthz")).To(Equal(http.StatusOK))
@@ -240,6 +249,10 @@ func TestRBACIsNoWiderThanNeeded(t *testing.T) {
 		{"operator", "create pods --subresource=eviction", true},
 		{"operator", "update edgehubpolicies", false},
 		{"operator", "patch edgehubpolicies --subresource=status", true},
+		{"operator", "patch edgehubnodes --subresource=status", true},
+		{"operator", "patch edgehubnodes", false},
+		{"operator", "create edgehubnodes", false},
+		{"operator", "delete edgehubnodes", false},
 		{"operator", "patch nodes", false},
 		{"operator", "patch deployments", false},
 		{"operator", "update leases/edge-hub-operator -n edge-hub-system", true},
@@ -256,7 +269,12 @@ func TestRBACIsNoWiderThanNeeded(t *testing.T) {
 		{"hub", "patch configmaps/edge-hub-cfg -n kube-system", false},
 		{"hub", "get configmaps/other -n kube-system", false},
 		{"hub", "list pods", false},
-		{"hub", "get nodes", false},
+		{"hub", "get nodes", true},
+		{"hub", "list nodes", false},
+		{"hub", "create edgehubnodes", true},
+		{"hub", "patch edgehubnodes --subresource=status", true},
+		{"hub", "delete edgehubnodes", false},
+		{"hub", "list edgehubnodes", false},
 		{"hub", "create certificatesigningrequests", true},
 		{"hub", "get certificatesigningrequests/x", true},
 		{"hub", "list certificatesigningrequests", false},

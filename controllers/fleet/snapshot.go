@@ -1,0 +1,180 @@
+package fleet
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+)
+
+// Use is an agent as the ServiceAccounts of a namespace use it.
+type Use struct{ Agent, Namespace string }
+
+// Node is an edge node: a Node with an EdgeHubNode of the same name.
+type Node struct {
+	// Name is the name of both.
+	Name string
+	// Labels are those of the Node, nil if it is gone.
+	Labels labels.Set
+	// Exists is true if there is a Node.
+	Exists bool
+	// Ready is true if the Node is ready, so that its hub reaches kube-apiserver:
+	// its kubelet speaks through the hub.
+	Ready bool
+	// LostAt is since when the Node is not ready, zero if it is or if that is not
+	// known.
+	LostAt time.Time
+	// Hash is that of the configuration the hub works with.
+	Hash string
+	// CachingSince is when a hub first took a configuration on this node.
+	CachingSince time.Time
+	// OfflineReady is true if every agent's Pods would start without the cloud.
+	OfflineReady bool
+
+	agents []v1alpha1.NodeAgent
+}
+
+// Agent returns what the hub says of an agent, nil if it is not in use on the node.
+// It must not be changed.
+func (n *Node) Agent(use Use) *v1alpha1.NodeAgent {
+	for i := range n.agents {
+		if agent := &n.agents[i]; agent.Name == use.Agent && agent.Namespace == use.Namespace {
+			return agent
+		}
+	}
+	return nil
+}
+
+// Sends reports whether a Pod was seen to send the User-Agent of agent.
+func Sends(agent *v1alpha1.NodeAgent, pod types.UID) bool {
+	return agent != nil && slices.ContainsFunc(agent.Pods, func(p v1alpha1.NodePod) bool { return p.UID == pod })
+}
+
+// Counts counts edge nodes.
+type Counts struct {
+	// Hubs are all of them, Unreachable those whose Node is not ready.
+	Hubs, Unreachable int
+	// ByHash are those that work with each configuration, by its hash;
+	// ReachableByHash leaves out those that are unreachable.
+	ByHash, ReachableByHash map[string]int
+	// ByState are those in each state.
+	ByState map[State]int
+}
+
+// State is the state of an edge node.
+type State struct{ Ready, OfflineReady bool }
+
+// Snapshot is the fleet at one moment. It is safe for concurrent use.
+type Snapshot struct {
+	nodes map[string]*Node
+	users map[Use][]*Node
+
+	mu     sync.Mutex
+	counts map[string]Counts // by the text of the node selector
+}
+
+// NewSnapshot puts together what hubs report and the Nodes they are on. It keeps
+// parts of both, which must not change.
+func NewSnapshot(hubs []v1alpha1.EdgeHubNode, nodes []corev1.Node) *Snapshot {
+	byName := make(map[string]*corev1.Node, len(nodes))
+	for i := range nodes {
+		byName[nodes[i].Name] = &nodes[i]
+	}
+	s := &Snapshot{nodes: make(map[string]*Node, len(hubs)), users: map[Use][]*Node{}, counts: map[string]Counts{}}
+	for i := range hubs {
+		node := newNode(&hubs[i], byName[hubs[i].Name])
+		s.nodes[node.Name] = node
+		for i := range node.agents {
+			use := Use{node.agents[i].Name, node.agents[i].Namespace}
+			s.users[use] = append(s.users[use], node)
+		}
+	}
+	return s
+}
+
+func newNode(hub *v1alpha1.EdgeHubNode, object *corev1.Node) *Node {
+	node := &Node{Name: hub.Name, agents: hub.Status.Agents}
+	if configuration := hub.Status.Configuration; configuration != nil {
+		node.Hash = configuration.Hash
+	}
+	if since := hub.Status.CachingSince; since != nil {
+		node.CachingSince = since.Time
+	}
+	for _, condition := range hub.Status.Conditions {
+		if condition.Type == v1alpha1.NodeOfflineReady {
+			node.OfflineReady = condition.Status == "True"
+		}
+	}
+	if object != nil {
+		node.Exists, node.Labels = true, object.Labels
+		node.Ready, node.LostAt = Readiness(object)
+	}
+	return node
+}
+
+// Readiness reports whether a Node is ready, and if it is not, since when.
+func Readiness(node *corev1.Node) (ready bool, lostAt time.Time) {
+	for _, condition := range node.Status.Conditions {
+		if condition.Type == corev1.NodeReady {
+			if condition.Status == corev1.ConditionTrue {
+				return true, time.Time{}
+			}
+			return false, condition.LastTransitionTime.Time
+		}
+	}
+	return false, time.Time{}
+}
+
+// Node returns an edge node, nil if name is not that of one.
+func (s *Snapshot) Node(name string) *Node { return s.nodes[name] }
+
+// Users returns the nodes where agents are in use for a namespace, by name, of
+// those that selector matches.
+func (s *Snapshot) Users(agents []string, namespace string, selector labels.Selector) []*Node {
+	seen := map[*Node]bool{}
+	var users []*Node
+	for _, agent := range agents {
+		for _, node := range s.users[Use{agent, namespace}] {
+			if !seen[node] && selector.Matches(node.Labels) {
+				seen[node] = true
+				users = append(users, node)
+			}
+		}
+	}
+	slices.SortFunc(users, func(a, b *Node) int { return cmp.Compare(a.Name, b.Name) })
+	return users
+}
+
+// Count counts the edge nodes that selector matches. Every policy asks, most of
+// them with the same selector, so each is counted once.
+func (s *Snapshot) Count(selector labels.Selector) Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text := selector.String()
+	counts, found := s.counts[text]
+	if found {
+		return counts
+	}
+	counts.ByHash, counts.ReachableByHash, counts.ByState = map[string]int{}, map[string]int{}, map[State]int{}
+	for _, node := range s.nodes {
+		if !selector.Matches(node.Labels) {
+			continue
+		}
+		counts.Hubs++
+		counts.ByHash[node.Hash]++
+		counts.ByState[State{node.Ready, node.OfflineReady}]++
+		if node.Ready {
+			counts.ReachableByHash[node.Hash]++
+		} else {
+			counts.Unreachable++
+		}
+	}
+	s.counts[text] = counts
+	return counts
+}

@@ -1,0 +1,209 @@
+package policy
+
+import (
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+)
+
+func message(policy *v1alpha1.EdgeHubPolicy, kind string) string {
+	return meta.FindStatusCondition(policy.Status.Conditions, kind).Message
+}
+
+func TestCacheReadyIsWhatHubsReport(t *testing.T) {
+	e := newEnv(t)
+	e.edgeNode("n1")
+	e.edgeNode("n2")
+	e.edgeNode("n3")
+	e.create("one", "a", "b")
+	policy := e.reconcile("one")
+	e.expectCondition(policy, "RestartsComplete", "False", "WaitingForHubs")
+	e.Expect(message(policy, "Ready")).To(Equal("the hubs of 3 nodes do not work with the current configuration yet"))
+	e.hubReports("n3")
+	e.announced()
+
+	e.hubReports("n1", agent("a", ""), agent("b", "Incomplete"))
+	e.hubReports("n2", agent("a", ""), agent("other", "Disk"))
+	policy = e.reconcile("one")
+	e.expectCondition(policy, "CacheReady", "False", "CacheIncomplete")
+	e.Expect(message(policy, "CacheReady")).To(Equal(`Pods would start without the cloud on 1 of 2 nodes: agent "b" on node n1 is Incomplete`))
+	e.expectCondition(policy, "Ready", "True", "Ready")
+	e.Expect(*policy.Status.Nodes).To(Equal(v1alpha1.NodeCounts{Hubs: 3, Configured: 3, InUse: 2, OfflineReady: 1}))
+	e.Expect(policy.Status.OfflineReady).To(Equal("1/2"))
+	e.Expect(e.announced()).To(ConsistOf(HavePrefix("Normal Restarted"), HavePrefix("Normal CacheIncomplete Pods would start")))
+
+	// What a node out of reach last said does not keep the policy from being ready.
+	e.nodeReady("n1", corev1.ConditionUnknown)
+	policy = e.reconcile("one")
+	e.expectCondition(policy, "CacheReady", "True", "OfflineReady")
+	e.Expect(policy.Status.OfflineReady).To(Equal("1/2"))
+	e.Expect(policy.Status.Nodes.Unreachable).To(Equal(int32(1)))
+	e.Expect(e.announced()).To(ConsistOf("Normal OfflineReady Pods would start without the cloud on 1 of 2 nodes"))
+
+	// Unless there is no other.
+	e.hubReports("n2")
+	e.expectCondition(e.reconcile("one"), "CacheReady", "False", "CacheIncomplete")
+	e.nodeReady("n1", corev1.ConditionTrue)
+	e.hubReports("n1", agent("a", ""), agent("b", ""))
+	e.expectCondition(e.reconcile("one"), "CacheReady", "True", "OfflineReady")
+	e.announced()
+
+	tooLarge := agent("b", "TooLarge")
+	tooLarge.Message = "pods.v1.core in all namespaces needs 200Mi of 100Mi"
+	e.hubReports("n1", agent("a", ""), tooLarge)
+	policy = e.reconcile("one")
+	e.expectCondition(policy, "CacheTooLarge", "True", "QuotaExceeded")
+	e.Expect(message(policy, "CacheTooLarge")).To(Equal(`on 1 node more is listed and watched than may be kept: agent "b" on node n1 is TooLarge, ` +
+		`pods.v1.core in all namespaces needs 200Mi of 100Mi; raise spec.quota, or narrow what the program lists and watches`))
+	e.Expect(e.announced()).To(ConsistOf(HavePrefix("Normal CacheIncomplete"), HavePrefix("Warning QuotaExceeded")))
+	e.Expect(policy.Status.Nodes.TooLarge).To(Equal(int32(1)))
+}
+
+func TestNodeSelectorOfTheFleet(t *testing.T) {
+	e := newEnv(t)
+	e.edgeNode("n1")
+	e.edgeNode("n2")
+	patch := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"site":"a"}}}`))
+	e.Expect(e.client.Patch(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}, patch)).To(Succeed())
+	policy := e.create("one", "a")
+	policy.Spec.NodeSelector = &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"site": "a"}}
+	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+	e.reconcile("one")
+	e.hubReports("n1", agent("a", ""))
+	e.hubReports("n2", agent("a", "Disk"))
+	policy = e.reconcile("one")
+	e.expectCondition(policy, "CacheReady", "True", "OfflineReady")
+	e.Expect(*policy.Status.Nodes).To(Equal(v1alpha1.NodeCounts{Hubs: 1, Configured: 1, InUse: 1, OfflineReady: 1}))
+}
+
+// TestReportsAreWrittenInTime shows that reports which change nothing but numbers
+// cause no write each.
+func TestReportsAreWrittenInTime(t *testing.T) {
+	e := newEnv(t)
+	e.edgeNode("n1")
+	e.edgeNode("n2")
+	e.create("one", "a")
+	e.reconcile("one")
+	e.hubReports("n2")
+	e.hubReports("n1", agent("a", ""))
+	e.reconcile("one")
+	e.writes = nil
+	e.hubReports("n2", agent("a", ""))
+	policy, result, err := e.tryReconcile("one")
+	e.Expect(err).NotTo(HaveOccurred())
+	e.Expect(policy.Status.OfflineReady).To(Equal("1/1"))
+	e.Expect(e.writes).To(BeEmpty())
+	e.Expect(result.RequeueAfter).To(Equal(idleInterval))
+	e.clock = e.clock.Add(idleInterval)
+	e.Expect(e.reconcile("one").Status.OfflineReady).To(Equal("2/2"))
+	e.Expect(e.writes).To(Equal([]string{"status"}))
+}
+
+func TestRelist(t *testing.T) {
+	e := newEnv(t)
+	e.edgeNode("n1")
+	e.byHand("hand")
+	policy := e.create("one", "a", "hand")
+	policy.Spec.Restart.Strategy = v1alpha1.Relist
+	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+	policy = e.reconcile("one")
+	e.Expect(e.configMap().Data).To(HaveKeyWithValue("relist", "{\n  \"a\": [\"default\"],\n  \"hand\": [\"default\"]\n}\n"))
+	e.expectCondition(policy, "RestartsComplete", "False", "WaitingForHubs")
+	e.Expect(policy.Status.Pods).To(BeNil())
+
+	e.hubReports("n1", agent("a", "NotWarm"))
+	policy = e.reconcile("one")
+	e.expectCondition(policy, "RestartsComplete", "False", "Relisting")
+	e.Expect(message(policy, "Ready")).To(Equal(`programs on 1 node have to list again through the cache: agent "a" on node n1 is NotWarm`))
+	e.hubReports("n1", agent("a", ""))
+	policy = e.reconcile("one")
+	e.expectCondition(policy, "RestartsComplete", "True", "Relisted")
+	e.expectCondition(policy, "Ready", "True", "Ready")
+
+	// Another policy changes the configuration: that is no news of this one.
+	e.create("two", "b")
+	e.reconcile("two")
+	e.Expect(e.config().Relists("b", "default")).To(BeFalse())
+	e.expectCondition(e.reconcile("one"), "RestartsComplete", "True", "Relisted")
+	e.writes = nil
+	e.reconcile("one")
+	e.Expect(e.writes).To(BeEmpty())
+
+	// Paused, and gone.
+	policy = e.reconcile("one")
+	policy.Spec.Restart.Paused = true
+	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+	e.hubReports("n1", agent("a", "NotWarm"))
+	e.expectCondition(e.reconcile("one"), "RestartsComplete", "False", "Paused")
+	e.Expect(e.config().Relist).To(BeEmpty())
+	policy = e.reconcile("one")
+	policy.Spec.Restart.Paused = false
+	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+	e.reconcile("one")
+	e.Expect(e.config().Relists("a", "default")).To(BeTrue())
+	e.delete("one")
+	e.Expect(e.config().Relist).To(BeEmpty())
+}
+
+// TestTheConfigurationIsNotLookedAtForEachPolicy shows that policies which did not
+// change cost nothing but themselves, and that none is missed.
+func TestTheConfigurationIsNotLookedAtForEachPolicy(t *testing.T) {
+	e := newEnv(t)
+	e.reconciler.follows = true
+	e.create("one", "a")
+	e.reconcile("one")
+	lists := e.lists
+	for range 5 {
+		e.reconcile("one")
+	}
+	e.Expect(e.lists).To(Equal(lists))
+	e.create("two", "b")
+	e.reconciler.changes.Add(1)
+	e.reconcile("two")
+	e.Expect(e.agents()).To(Equal("a,b"))
+	e.Expect(e.lists).To(Equal(lists + 1))
+}
+
+// TestARolloutWaits follows one that has to wait for the configuration, the debounce
+// and the hub, one after the other.
+func TestARolloutWaits(t *testing.T) {
+	e := newEnv(t)
+	e.edgeNode("n1")
+	e.pod("app", "n1", e.replicaSet("app"))
+	policy := e.create("one", "a")
+	policy.Spec.PodSelector = &v1alpha1.LabelSelector{}
+	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+	e.clock = time.Now()
+	next := func() (*v1alpha1.EdgeHubPolicy, time.Duration) {
+		policy, result, err := e.tryReconcile("one")
+		e.Expect(err).NotTo(HaveOccurred())
+		e.clock = e.clock.Add(result.RequeueAfter)
+		return policy, result.RequeueAfter
+	}
+	policy, wait := next()
+	e.expectCondition(policy, "RestartsComplete", "False", "WaitingForConfig")
+	e.Expect(wait).To(And(BeNumerically(">", 0), BeNumerically("<=", 5*time.Second)))
+	policy, wait = next()
+	e.expectCondition(policy, "RestartsComplete", "False", "Debouncing")
+	e.Expect(wait).To(And(BeNumerically(">", 0), BeNumerically("<=", 10*time.Second)))
+	policy, _ = next()
+	e.expectCondition(policy, "RestartsComplete", "False", "WaitingForHubs")
+	e.Expect(policy.Status.Pods.Waiting).To(Equal(int32(1)))
+	e.Expect(e.announced()).To(HaveExactElements(
+		HavePrefix("Normal Applied"), HavePrefix("Normal Debouncing"), HavePrefix("Normal WaitingForHubs")))
+
+	// A hub that cached the agent all along leaves nothing to restart.
+	row := agent("a", "")
+	row.Since = metav1.NewTime(time.Now().Add(-time.Hour))
+	e.hubReports("n1", row)
+	policy = e.reconcile("one")
+	e.expectCondition(policy, "RestartsComplete", "True", "Restarted")
+	e.Expect(policy.Status.Restarted).To(Equal("1/1"))
+}

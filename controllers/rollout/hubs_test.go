@@ -1,0 +1,217 @@
+package rollout
+
+import (
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
+
+	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/controllers/fleet"
+)
+
+func (e *env) daemonSet(name string, pods int) {
+	e.t.Helper()
+	e.Expect(e.client.Create(e.t.Context(), &appsv1.DaemonSet{ObjectMeta: e.meta(name), Spec: appsv1.DaemonSetSpec{
+		Selector: selector(name), Template: template(name),
+	}})).To(Succeed())
+	e.awaitReady(name, pods)
+}
+
+// podOn returns the Pod of app on a node.
+func (e *env) podOn(app, node string) corev1.Pod {
+	e.t.Helper()
+	for _, pod := range e.pods(app) {
+		if pod.Spec.NodeName == e.namespace+"-"+node && pod.DeletionTimestamp == nil {
+			return pod
+		}
+	}
+	e.t.Fatalf("no Pod of %s on %s", app, node)
+	return corev1.Pod{}
+}
+
+// using reports that agent is in use on node since a time, by Pods.
+func (e *env) using(node, agent string, since time.Time, pods ...corev1.Pod) func(string, *v1alpha1.EdgeHubNodeStatus) {
+	return func(name string, status *v1alpha1.EdgeHubNodeStatus) {
+		if name != node {
+			return
+		}
+		row := v1alpha1.NodeAgent{Name: agent, Namespace: e.namespace, Since: metav1.NewTime(since)}
+		for _, pod := range pods {
+			row.Pods = append(row.Pods, v1alpha1.NodePod{Name: pod.Name, UID: pod.UID})
+		}
+		status.Agents = append(status.Agents, row)
+	}
+}
+
+func without(node string) func(string, *v1alpha1.EdgeHubNodeStatus) {
+	return func(name string, status *v1alpha1.EdgeHubNodeStatus) {
+		if name == node {
+			status.Configuration.Hash = "v1-other"
+		}
+	}
+}
+
+func (e *env) step(restarter *Restarter, policy *v1alpha1.EdgeHubPolicy, hubs *fleet.Snapshot) Result {
+	e.t.Helper()
+	result, err := restarter.Step(e.t.Context(), policy, hubs, hash, true)
+	e.Expect(err).NotTo(HaveOccurred())
+	return result
+}
+
+// TestStepGoesByWhatHubsSay has a node whose hub cached the agent before its Pod
+// started, one whose hub does not work with the configuration yet, and one that has
+// no hub.
+func TestStepGoesByWhatHubsSay(t *testing.T) {
+	e := newEnv(t, "warm", "late", "cloud")
+	e.daemonSet("app", 3)
+	late := e.podOn("app", "late")
+	policy := e.policy("app", intstr.FromInt32(3), cutoffNow())
+	warm := e.using("warm", "app", time.Now().Add(-time.Hour))
+
+	restarter := NewRestarter(e.client, e.client, time.Now)
+	withoutCloud := func(change ...func(string, *v1alpha1.EdgeHubNodeStatus)) *fleet.Snapshot {
+		var nodes corev1.NodeList
+		e.Expect(e.client.List(t.Context(), &nodes)).To(Succeed())
+		var hubs []v1alpha1.EdgeHubNode
+		for _, name := range []string{"warm", "late"} {
+			hub := v1alpha1.EdgeHubNode{ObjectMeta: metav1.ObjectMeta{Name: e.namespace + "-" + name}}
+			hub.Status.Configuration = &v1alpha1.NodeConfiguration{Hash: hash}
+			for _, c := range change {
+				c(name, &hub.Status)
+			}
+			hubs = append(hubs, hub)
+		}
+		return fleet.NewSnapshot(hubs, nodes.Items)
+	}
+	result := e.step(restarter, policy, withoutCloud(warm, without("late")))
+	e.Expect(result.Evicted).To(BeEmpty())
+	e.Expect(result.Counts).To(Equal(v1alpha1.PodCounts{Matched: 2, Restarted: 1, Pending: 1, Waiting: 1}))
+	e.Expect(result.WaitingFor).To(Equal(e.namespace + "-late"))
+
+	result = e.step(restarter, policy, withoutCloud(warm))
+	e.Expect(result.Evicted).To(Equal([]string{late.Name}))
+}
+
+func TestStepWithoutPodSelector(t *testing.T) {
+	e := newEnv(t, "a", "b")
+	e.daemonSet("app", 2)
+	e.daemonSet("other", 2)
+	policy := e.policy("app", intstr.FromInt32(1), cutoffNow())
+	policy.Spec.PodSelector = nil
+	since := time.Now()
+	restarter := NewRestarter(e.client, e.client, time.Now)
+
+	result := e.step(restarter, policy, e.hubs())
+	e.Expect(result.Evicted).To(BeEmpty(), "nobody was seen to send the agent")
+	e.Expect(result.Counts.Matched).To(BeZero())
+	a, b := e.podOn("app", "a"), e.podOn("app", "b")
+	hubs := e.hubs(e.using("a", "app", since, a), e.using("b", "app", since, b), e.using("a", "different", since, e.podOn("other", "a")))
+	cutoffNow() // since is over
+	result = e.step(restarter, policy, hubs)
+	e.Expect(result.Evicted).To(HaveLen(1))
+	e.Expect([]string{a.Name, b.Name}).To(ContainElement(result.Evicted[0]))
+	e.Expect(result.Recent).To(BeTrue())
+
+	// What comes in its place is no Pod that the hubs know. It counts all the same,
+	// also for an operator that was restarted.
+	e.nodes.Hold(func(pod *corev1.Pod) bool {
+		return pod.Name != a.Name && pod.Name != b.Name && pod.Labels["app"] == "app"
+	})
+	for range 3 {
+		result = e.step(NewRestarter(e.client, e.client, time.Now), policy, hubs)
+		e.Expect(result.Evicted).To(BeEmpty())
+	}
+	e.nodes.Hold(nil)
+	e.Eventually(func(g Gomega) {
+		result, err := NewRestarter(e.client, e.client, time.Now).Step(t.Context(), policy, hubs, hash, true)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(result.NothingLeft()).To(BeTrue())
+	}).Should(Succeed())
+	e.awaitReady("app", 2)
+	for _, pod := range e.pods("app") {
+		e.Expect(pod.Name).NotTo(BeElementOf(a.Name, b.Name))
+	}
+}
+
+func TestStepHaltsWhenANodeBreaks(t *testing.T) {
+	e := newEnv(t, "a", "b", "c")
+	e.daemonSet("app", 3)
+	policy := e.policy("app", intstr.FromInt32(2), cutoffNow())
+	first := e.podOn("app", "a")
+	restarter := NewRestarter(e.client, e.client, time.Now)
+	result, err := restarter.Step(t.Context(), policy, e.hubs(without("b"), without("c")), hash, true)
+	e.Expect(err).NotTo(HaveOccurred())
+	e.Expect(result.Evicted).To(Equal([]string{first.Name}))
+	e.Eventually(func() bool {
+		pods := e.pods("app")
+		return len(pods) == 3 && !containsPod(pods, first.Name)
+	}).Should(BeTrue())
+	e.awaitReady("app", 3)
+	cutoffNow() // lastTransitionTime has whole seconds
+	node := e.namespace + "-a"
+	e.nodes.SetReady(t, node, false)
+
+	result = e.step(restarter, policy, e.hubs())
+	e.Expect(result.Broken).To(Equal([]string{node}))
+	e.Expect(result.Evicted).To(BeEmpty(), "although one more might be unavailable")
+	e.nodes.SetReady(t, node, true)
+	e.rollOut(policy)
+}
+
+func containsPod(pods []corev1.Pod, name string) bool {
+	for _, pod := range pods {
+		if pod.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func TestStepSparesWhoOptsOut(t *testing.T) {
+	e := newEnv(t, "a")
+	pods := template("app")
+	pods.Annotations = map[string]string{v1alpha1.RestartAnnotation: "Never"}
+	e.Expect(e.client.Create(t.Context(), &appsv1.StatefulSet{ObjectMeta: e.meta("app"), Spec: appsv1.StatefulSetSpec{
+		Replicas: ptr.To(int32(1)), Selector: selector("app"), Template: pods,
+	}})).To(Succeed())
+	e.awaitReady("app", 1)
+	result := e.step(NewRestarter(e.client, e.client, time.Now), e.policy("app", intstr.FromInt32(1), cutoffNow()), e.hubs())
+	e.Expect(result.Counts).To(Equal(v1alpha1.PodCounts{Matched: 1, OptedOut: 1}))
+	e.Expect(result.Evicted).To(BeEmpty())
+	e.Expect(result.Complete()).To(BeTrue())
+}
+
+func TestOneRolloutOfAWorkloadAtATime(t *testing.T) {
+	e := newEnv(t, "a", "b")
+	e.daemonSet("app", 2)
+	cutoff := cutoffNow()
+	one, two := e.policy("app", intstr.FromInt32(2), cutoff), e.policy("app", intstr.FromInt32(2), cutoff)
+	two.Name = "two"
+	two.Status.Agents[0].Name = "other"
+	clock := time.Now()
+	restarter := NewRestarter(e.client, e.client, func() time.Time { return clock })
+	// A budget that does not exist keeps the first from making progress.
+	restarter.budgets["x"] = &budgetBlock{namespace: e.namespace, selector: labels.Everything(), until: clock.Add(time.Hour), delay: time.Hour}
+	e.Expect(e.step(restarter, one, e.hubs()).Evicted).To(BeEmpty())
+	delete(restarter.budgets, "x")
+	result := e.step(restarter, two, e.hubs())
+	e.Expect(result.Evicted).To(BeEmpty())
+	e.Expect(result.Holder).To(Equal(e.namespace + "/policy"))
+	e.Expect(result.NextCheck).To(Equal(heldInterval))
+
+	// A policy that is paused, deleted or not looked at any more holds nothing.
+	_, err := restarter.Step(t.Context(), one, e.hubs(), hash, false)
+	e.Expect(err).NotTo(HaveOccurred())
+	e.Expect(restarter.claims).To(BeEmpty())
+	restarter.claims[e.pods("app")[0].OwnerReferences[0].UID] = claim{policy: "gone/gone", until: clock.Add(claimTime)}
+	e.Expect(e.step(restarter, two, e.hubs()).Holder).To(Equal("gone/gone"))
+	restarter.Forget("gone/gone")
+	e.Expect(e.step(restarter, two, e.hubs()).Evicted).To(HaveLen(2))
+}
