@@ -27,6 +27,9 @@ const returnJitter = 3 * time.Second
 // Answer writes the answer to a query from the cache. An error, which is a
 // Kubernetes Status, means that nothing was written. cloud ends watches.
 func (s *Store) Answer(w http.ResponseWriter, r *http.Request, q Query, cloud Cloud) error {
+	if !s.withdrawals.settle(r.Context(), q.Key.Identity) {
+		return errNotCached(q) // and nobody listens
+	}
 	if q.gzip && q.Verb != Watch {
 		z := &compressed{ResponseWriter: w}
 		defer z.release()

@@ -287,7 +287,8 @@ func (h *crashHistory) remove(v *crashView) {
 			w.floor = len(w.moments) - 1
 		}
 	}
-	if err := h.SetAgents(sets.New(h.agents...).Has); err != nil {
+	// What could not be removed for good is tried again.
+	if err := h.SetAgents(sets.New(h.agents...).Has); err != nil && !h.faulty.Load() {
 		h.Error(err)
 	}
 	if err != nil && !h.faulty.Load() {

@@ -30,12 +30,19 @@ func (s *Store) removeDenied() error {
 		if !ok || !s.denies(d) {
 			return
 		}
-		klog.InfoS("Removing cached data that is no longer to be kept", "directory", dir)
-		errs = append(errs, s.journal.RemoveAll(dir))
-		s.ledger.gone(dir)
-		s.refusals.gone(dir)
+		errs = append(errs, s.removeDirectory(dir))
 	})
 	return errors.Join(errs...)
+}
+
+// removeDirectory removes a directory whose views have ended, with what of them was
+// still to be written.
+func (s *Store) removeDirectory(dir string) error {
+	klog.InfoS("Removing cached data that is no longer to be kept", "directory", dir)
+	err := s.journal.RemoveAll(dir)
+	s.ledger.gone(dir)
+	s.refusals.gone(dir)
+	return err
 }
 
 // directoryOf is the directory of views that has a path. If the path is

@@ -25,6 +25,13 @@ func newMembers(source io.Reader) *members {
 	return &members{source: bufio.NewReaderSize(source, memberBuffer)}
 }
 
+// Wait implements capture.Waiter, as far as an idle watch is concerned.
+func (m *members) Wait() {
+	if m.member == nil {
+		_, _ = m.source.Peek(1) // Read sees the error, too
+	}
+}
+
 // Read implements io.Reader.
 func (m *members) Read(b []byte) (int, error) {
 	for {

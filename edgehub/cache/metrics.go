@@ -97,7 +97,7 @@ var (
 	objectsDesc = prometheus.NewDesc("edgehub_cache_objects",
 		"Objects in the views that this process has read or written. Agents that are not listed by name are other.", []string{"agent"}, nil)
 	incompleteDesc = prometheus.NewDesc("edgehub_cache_incomplete_views",
-		"Views that are missing, or behind what was delivered, because of the disk, the quota or an overflow.", []string{"reason"}, nil)
+		"Views that were asked for and are missing, or behind what was delivered, by reason.", []string{"reason"}, nil)
 	quotaDesc = prometheus.NewDesc("edgehub_cache_quota_bytes",
 		"Quota in total, and of an agent that has no other. 0 is none.", []string{"scope"}, nil)
 )
@@ -119,7 +119,7 @@ func (c *contents) Collect(metrics chan<- prometheus.Metric) {
 		send(viewsDesc, float64(s.views), agent)
 		send(objectsDesc, float64(s.objects), agent)
 	}
-	for reason, n := range c.store.refusals.count() {
+	for reason, n := range c.store.incomplete() {
 		send(incompleteDesc, float64(n), reason)
 	}
 	quota := c.store.ledger.quota

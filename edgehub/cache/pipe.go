@@ -18,8 +18,10 @@ var errOverflow = errors.New("recording fell behind")
 const (
 	// pipeLimit is how many bytes of one response may wait to be recorded.
 	pipeLimit = 512 << 10
-	// pipesLimit is how many bytes of all responses may.
-	pipesLimit = 16 << 20
+	// pipesLimit is how many bytes of all responses may, beside one write of
+	// each: a reader that has read everything gets something to read, whatever
+	// others leave lying.
+	pipesLimit = 6 << 20
 	// patience is how long, in all, the writer of one response lets its
 	// reader catch up. Recording costs processor time, which the two share
 	// one way or the other; a disk that stalls must not be waited for.
@@ -51,7 +53,7 @@ type pipe struct {
 // budget bounds the bytes in all pipes.
 type budget struct {
 	mu      sync.Mutex
-	left    int
+	left    int       // less than 0 if empty pipes took more
 	stalled time.Time // when a reader was last too late
 }
 
@@ -67,10 +69,11 @@ func (b *budget) isStalled() bool {
 	return time.Since(b.stalled) < impatience
 }
 
-func (b *budget) take(n int) bool {
+// take takes n bytes if there are as many, or if they must be had.
+func (b *budget) take(n int, must bool) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if n > b.left {
+	if n > b.left && !must {
 		return false
 	}
 	b.left -= n
@@ -168,7 +171,7 @@ func (p *pipe) offer(b []byte) bool {
 	if p.err != nil || p.closed {
 		return true
 	}
-	if p.queued+len(b) > pipeLimit || !p.budget.take(len(b)) {
+	if p.queued+len(b) > pipeLimit || !p.budget.take(len(b), p.queued == 0) {
 		return false
 	}
 	p.queued += len(b)
@@ -208,15 +211,27 @@ func (p *pipe) fail(err error) {
 	p.ready.Signal()
 }
 
+// Wait implements capture.Waiter.
+func (p *pipe) Wait() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.await()
+}
+
+// await returns when something is queued or nothing will be. p.mu is held.
+func (p *pipe) await() {
+	for len(p.chunks) == 0 && p.err == nil {
+		p.ready.Wait()
+	}
+}
+
 // Read implements io.Reader for the recording.
 func (p *pipe) Read(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for len(p.chunks) == 0 {
-		if p.err != nil {
-			return 0, p.err
-		}
-		p.ready.Wait()
+	p.await()
+	if len(p.chunks) == 0 {
+		return 0, p.err
 	}
 	first := &p.chunks[0]
 	n := copy(b, first.bytes[first.read:])

@@ -2,12 +2,15 @@ package cache
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/edgehub-io/edge-hub/edgehub/capture"
 )
 
 func TestPipeKeepsOrder(t *testing.T) {
@@ -33,6 +36,78 @@ func TestPipeKeepsOrder(t *testing.T) {
 	}
 	if b.left != pipesLimit {
 		t.Errorf("%d bytes of the budget are lost", pipesLimit-b.left)
+	}
+}
+
+// TestAnEmptyPipeTakesAWrite whatever others have left lying, so that its reader
+// goes on.
+func TestAnEmptyPipeTakesAWrite(t *testing.T) {
+	b := &budget{left: 0}
+	p := newPipe(b, true)
+	if !p.offer(make([]byte, 16<<10)) || p.offer([]byte{0}) {
+		t.Error("an empty pipe takes one write")
+	}
+	if n, err := p.Read(make([]byte, 32<<10)); n != 16<<10 || err != nil {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+	if !p.offer([]byte{0}) {
+		t.Error("the reader waits for nothing")
+	}
+	p.abandon()
+	if b.left != 0 {
+		t.Errorf("%d bytes of the budget are lost", -b.left)
+	}
+}
+
+// TestAnIdleWatchIsWaitedForWithoutABuffer, compressed or not, and so is its end.
+func TestAnIdleWatchIsWaitedForWithoutABuffer(t *testing.T) {
+	var compressed bytes.Buffer
+	z := gzip.NewWriter(&compressed)
+	_, _ = io.WriteString(z, "event")
+	_ = z.Close()
+	for name, c := range map[string]struct {
+		sent   []byte
+		reader func(*pipe) io.Reader
+	}{
+		"plain":      {[]byte("event"), func(p *pipe) io.Reader { return p }},
+		"compressed": {compressed.Bytes(), func(p *pipe) io.Reader { return newMembers(p) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPipe(&budget{left: pipesLimit}, false)
+				r := c.reader(p)
+				waits := func(next func()) {
+					waited := false
+					go func() {
+						r.(capture.Waiter).Wait()
+						waited = true
+					}()
+					synctest.Wait()
+					if waited {
+						t.Fatal("did not wait")
+					}
+					next()
+					synctest.Wait()
+					if !waited {
+						t.Fatal("waits on")
+					}
+				}
+				waits(func() { p.write(c.sent) })
+				if n, err := io.ReadFull(r, make([]byte, 5)); err != nil {
+					t.Errorf("read %d bytes, %v", n, err)
+				}
+				ended := make(chan error)
+				go func() {
+					_, err := r.Read(make([]byte, 1))
+					ended <- err
+				}()
+				p.close(io.EOF)
+				if err := <-ended; err != io.EOF {
+					t.Error(err)
+				}
+				r.(capture.Waiter).Wait() // nothing will come
+			})
+		})
 	}
 }
 

@@ -159,11 +159,11 @@ func (l *ledger) set(v *view) {
 }
 
 // found accounts for a file that was there when the hub started.
-func (l *ledger) found(file string, size int64, used time.Time) {
+func (l *ledger) found(file string, size int64, objects int, used time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.files[file] == nil {
-		a := l.put(file, size, 0)
+		a := l.put(file, size, objects)
 		a.used, a.touched = used, true
 	}
 }

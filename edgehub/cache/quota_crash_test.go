@@ -93,7 +93,7 @@ func TestEveryCrashOfAnEvictionLeavesViewsThatOnceWere(t *testing.T) {
 			refused += h.refusals.count()[reasonQuota]
 			h.refusals.retry()
 			if h.rng.IntN(2) == 0 {
-				h.refusals = refusals{} // time has passed
+				h.refusals = refusals{demand: h.demand} // time has passed
 			}
 		}
 	})

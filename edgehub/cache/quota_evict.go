@@ -81,6 +81,7 @@ func (s *Store) evict(e eviction) bool {
 	}
 	v.forget(s)
 	s.metrics.evictions.WithLabelValues(e.reason).Inc()
+	s.demand.fault(v.file, missingFor(e.reason))
 	if e.tooLarge {
 		s.refusals.refuse(v.file, reasonQuota, s.clock.Now())
 	}
@@ -233,6 +234,7 @@ func (s *Store) keepWithinQuota(ctx context.Context) {
 // left of lists that were being recorded, and what ought to be sealed and is not.
 func (s *Store) scan() {
 	foreign := 0
+	objects := s.restoreObjects()
 	s.walk(".", 0, func(dir string) {
 		_ = s.journal.RemoveStaged(dir) // tried again when the directory is used
 		if holdsSealed(dir) {
@@ -259,7 +261,7 @@ func (s *Store) scan() {
 			if accessed := journal.Accessed(info); accessed.After(used) {
 				used = accessed
 			}
-			s.ledger.found(file, info.Size(), used)
+			s.ledger.found(file, info.Size(), objects[file], used)
 		}
 	})
 	if foreign > 0 {

@@ -18,6 +18,8 @@ const (
 // refusals are the views that are not kept as they should be: the disk, the
 // quota or the recording's pace did not allow it.
 type refusals struct {
+	demand *demand // is told of them
+
 	mu     sync.Mutex
 	byFile map[string]*refusal
 }
@@ -70,6 +72,7 @@ func (r *refusals) note(file, reason string) *refusal {
 		klog.InfoS("A view is not kept as it should be", "file", file, "reason", reason)
 	}
 	known.reason = reason
+	r.demand.fault(file, missingFor(reason))
 	return known
 }
 
@@ -86,6 +89,13 @@ func (r *refusals) kept(file string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.byFile, file)
+	r.demand.fault(file, "")
+}
+
+func (r *refusals) has(file string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.byFile[file] != nil
 }
 
 // gone says that nobody wants the views in a directory any more.

@@ -34,7 +34,7 @@ func accounts(quota Quota, entries ...string) *ledger {
 		if _, err := fmt.Sscanf(e, "%s %d %d", &file, &size, &used); err != nil {
 			panic(err)
 		}
-		l.found(file, size, time.Unix(used, 0))
+		l.found(file, size, 0, time.Unix(used, 0))
 	}
 	return l
 }
@@ -95,7 +95,7 @@ func TestNobodyLosesTheirShareToOthers(t *testing.T) {
 			if leave, ok := l.plan(agent+"/x", size); !ok || len(leave) > 0 {
 				continue
 			}
-			l.found(fmt.Sprintf("%s/%d", agent, i), size, time.Unix(rng.Int64N(1000), 0))
+			l.found(fmt.Sprintf("%s/%d", agent, i), size, 0, time.Unix(rng.Int64N(1000), 0))
 		}
 		agent := string(rune('a' + rng.IntN(4)))
 		size := 1 + rng.Int64N(150)

@@ -143,6 +143,7 @@ func (r *recording) install(st *staging, consistent bool) error {
 		return err
 	}
 	r.store.refusals.kept(r.view.file)
+	r.view.judge(r.store)
 	return nil
 }
 

@@ -40,10 +40,15 @@ func (r *recording) watch(body io.Reader, p *pipe) error {
 		}
 		w.staged = st
 	} else {
+		if r.query.format.as == table {
+			return errOtherKind // printed for people
+		}
 		if w.missed == 0 {
+			r.asked()
 			return errOtherKind // starts with a state that has no end mark
 		}
 		w.awaitLists()
+		w.begun()
 	}
 	err := capture.Watch(body, r.encoding, w.event)
 	if w.staged != nil {
@@ -59,6 +64,16 @@ func (w *watching) awaitLists() {
 	for _, done := range w.earlier {
 		<-done
 	}
+}
+
+// begun notes that the client knows the state that the watch begins with.
+func (w *watching) begun() {
+	v := w.view
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.load(w.store)
+	v.shown(w.store, w.missed)
+	v.judge(w.store)
 }
 
 func (w *watching) event(ev capture.Event) error {
@@ -121,13 +136,13 @@ func (w *watching) live(ev *capture.Event) error {
 	}
 	v.load(w.store)
 	connected := v.journal != nil && v.base != 0 && v.last >= w.missed
-	if connected {
-		v.asOf = w.store.clock.Now()
-	}
 	switch {
 	case connected && version <= v.last:
+		v.asOf = w.store.clock.Now()
 		return nil
 	case connected:
+		before := v.asOf
+		v.asOf = w.store.clock.Now()
 		scratch, err := v.extend(ev, version, w.scratch)
 		w.scratch = scratch
 		if err == nil && w.pipe.idle() {
@@ -135,12 +150,17 @@ func (w *watching) live(ev *capture.Event) error {
 		}
 		if err == nil {
 			w.store.compactIfDue(v)
+			if v.want != nil {
+				v.judge(w.store)
+			}
 			return nil
 		}
+		v.asOf = before // it lacks what was to be confirmed
 		w.store.failed(v, err)
 	}
 	if ev.Type != capture.BookmarkType {
 		w.missed = max(w.missed, version)
+		v.shown(w.store, w.missed)
 	}
 	return nil
 }

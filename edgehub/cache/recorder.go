@@ -17,17 +17,35 @@ var errOtherKind = errors.New("not the kind of object that is cached")
 
 // Record returns a body that reads as resp.Body does while a copy of it goes
 // to the cache, or resp.Body itself if the answer is not to be cached. The
-// copy takes its own time: the body's reader does not wait for the disk.
+// copy takes its own time: the body's reader does not wait for the disk. Watches
+// are given to Record whether or not their agent is cached: it may be while they
+// last. They end when Options.Relists wants it.
 func (s *Store) Record(q Query, resp *http.Response) io.ReadCloser {
 	if q.invalid != nil {
 		return resp.Body // not understood as kube-apiserver understands it
 	}
 	if resp.StatusCode != http.StatusOK {
 		s.withdraw(q, resp.StatusCode)
+		if resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusNotFound {
+			s.demand.forget(q.Key.file())
+		}
 		return resp.Body
 	}
+	if q.Verb != Watch {
+		return s.record(q, resp)
+	}
+	if body, ok := s.expired(q, resp); ok {
+		return body
+	}
+	passed := resp.Body
+	body := s.record(q, resp)
+	return s.follow(q, body, body != passed)
+}
+
+func (s *Store) record(q Query, resp *http.Response) io.ReadCloser {
 	enc, ok := encodingOf(resp.Header.Get("Content-Type"))
 	if !ok && q.Verb != GetDocument {
+		s.unrecorded(q)
 		return resp.Body
 	}
 	compressed := false
@@ -36,10 +54,14 @@ func (s *Store) Record(q Query, resp *http.Response) io.ReadCloser {
 	case "gzip":
 		compressed = true
 	default:
+		s.unrecorded(q)
 		return resp.Body
 	}
 	v := s.view(q.Key)
 	if v == nil {
+		if q.Key.sealed() {
+			s.unrecorded(q)
+		}
 		return resp.Body
 	}
 	isList := q.Verb != Watch || q.SendInitialEvents
@@ -121,6 +143,9 @@ type recording struct {
 }
 
 func (r *recording) run(p *pipe, compressed bool) error {
+	if r.query.Verb != Watch || r.query.SendInitialEvents {
+		r.asked()
+	}
 	var body io.Reader = p
 	if compressed {
 		members := newMembers(p)
@@ -151,12 +176,13 @@ func (r *recording) finish(err error) {
 		r.store.granted(r.query)
 		return
 	case errors.Is(err, errUnchanged):
+		r.confirmed()
 		return
 	case errors.Is(err, errOtherKind), errors.As(err, &notList):
 		outcome = "other_kind"
 	case errors.Is(err, errOutdated), errors.Is(err, errRemoved):
 		outcome = "outdated"
-	case errors.Is(err, errOverflow):
+	case errors.Is(err, errOverflow), errors.Is(err, capture.ErrBusy):
 		outcome = "overflow"
 		r.store.refusals.behind(r.view.file, reasonOverflow)
 	case errors.Is(err, errCut) && r.query.Verb == Watch:
@@ -171,6 +197,8 @@ func (r *recording) finish(err error) {
 		if isFull(err) {
 			r.store.reliefs.failed(r.store.clock.Now())
 		}
+	default:
+		r.store.demand.fault(r.view.file, Incomplete) // what it was is not known
 	}
 	r.store.metrics.notRecorded.WithLabelValues(outcome).Inc()
 	klog.V(2).InfoS("Answer was not cached", "agent", r.query.Key.Agent, "resource", r.query.Key.Resource, "reason", err)

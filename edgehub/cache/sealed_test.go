@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -374,6 +375,8 @@ func TestAnotherKeyMakesSecretsAbsent(t *testing.T) {
 	for _, path := range []string{secretsInA, dropped, "/api/v1/secrets"} {
 		f.record(f.query(path), secretsOf(10, secretOf("x", 3)))
 	}
+	others := f.queryAs("app", "you", secretsInA, "")
+	f.record(others, secretsOf(10, secretOf("x", 3)))
 	first := f.options.Key
 	f.options.Key, f.options.Registry = newSealKey(t), prometheus.NewRegistry()
 	f.restart()
@@ -384,7 +387,7 @@ func TestAnotherKeyMakesSecretsAbsent(t *testing.T) {
 		f.expect("/api/v1/secrets", "503")
 		f.expect(inA, "x@3 rv=10")
 	}
-	if n := testutil.ToFloat64(f.metrics.foreign); n != 3 {
+	if n := testutil.ToFloat64(f.metrics.foreign); n != 4 {
 		t.Errorf("%v files counted", n)
 	}
 	if n := testutil.ToFloat64(f.metrics.dropped); n != 0 {
@@ -396,8 +399,12 @@ func TestAnotherKeyMakesSecretsAbsent(t *testing.T) {
 
 	f.options.Key, f.options.Registry = first, nil
 	f.restart()
-	f.expect("/api/v1/secrets", "x@3 rv=10") // as before
-	f.expect(secretsInA, "x@3 rv=10")        // by the broader view: its own is the other key's
+	if code, body := f.ask(others); code != http.StatusOK {
+		t.Errorf("what was there before: %d %s", code, body)
+	}
+	// What another key has sealed may be what was refused.
+	f.expect("/api/v1/secrets", "503")
+	f.expect(secretsInA, "503") // it is the other key's now
 	if _, err := os.Stat(filepath.Join(f.dir, f.query(dropped).Key.file())); !os.IsNotExist(err) {
 		t.Errorf("what was withdrawn came back: %v", err)
 	}
@@ -502,9 +509,9 @@ func TestDeniedSecretsAreNeverWritten(t *testing.T) {
 // TestAListInFlightIsNotWrittenOnceDenied: the denial comes between a list's
 // beginning and its end.
 func TestAListInFlightIsNotWrittenOnceDenied(t *testing.T) {
-	deny := false
+	var deny atomic.Bool
 	f := newFixture(t)
-	f.options.DenySecrets = func(string, string) bool { return deny }
+	f.options.DenySecrets = func(string, string) bool { return deny.Load() }
 	f.restart()
 	q := f.query(secretsInA)
 	r, w := io.Pipe()
@@ -519,7 +526,7 @@ func TestAListInFlightIsNotWrittenOnceDenied(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	deny = true
+	deny.Store(true)
 	f.setAgents("app")
 	_, _ = io.WriteString(w, body[len(body)-10:])
 	w.Close()

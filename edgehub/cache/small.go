@@ -107,7 +107,7 @@ func (r *recording) unchanged(answer []byte) bool {
 		return false
 	}
 	defer v.mu.Unlock()
-	if v.journal == nil || v.removed || v.answer != (lastAnswer{r.sum, v.journal, v.last}) {
+	if v.journal == nil || v.removed || v.want != nil || v.answer != (lastAnswer{r.sum, v.journal, v.last}) {
 		return false
 	}
 	v.asOf = r.store.clock.Now()

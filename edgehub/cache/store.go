@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"path"
 	"slices"
 	"sync"
@@ -47,23 +48,41 @@ type Options struct {
 	// Admits reports whether anything that an identity reads under a cached agent
 	// may be kept. The same holds for it; nil admits everybody.
 	Admits func(agent, identity string) bool
+	// Relists reports whether watches of the ServiceAccounts of a namespace, as an
+	// agent, whose list was not cached are ended, so that their clients list
+	// again. The same holds for it; nil relists nobody.
+	Relists func(agent, namespace string) bool
+	// Online reports whether clients can reach the cloud; nil if they always can.
+	Online func() bool
+	// State is the directory for what the Store must know of the cache when it is
+	// opened again. Nil forgets.
+	State *os.Root
 }
 
 // Store is all views of a node.
 type Store struct {
-	journal    *journal.Store
-	clock      clock.WithTicker
-	metrics    *metrics
-	budget     budget
-	pages      pages
-	recordings sync.WaitGroup
-	unfinished atomic.Int64 // recordings of answers that end by themselves
-	// withdrawing is held while something is withdrawn: one at a time.
-	withdrawing sync.Mutex
+	journal     *journal.Store
+	clock       clock.WithTicker
+	metrics     *metrics
+	budget      budget
+	pages       pages
+	recordings  sync.WaitGroup
+	unfinished  atomic.Int64 // recordings of answers that end by themselves
+	withdrawals withdrawals
 
 	sealKey     *seal.Key // nil for none
 	denySecrets func(agent, identity string) bool
 	admits      func(agent, identity string) bool
+	relists     func(agent, namespace string) bool
+	online      func() bool
+	demand      *demand
+	watches     watches
+
+	state        *os.Root // nil for none
+	saving       sync.Mutex
+	saveAfter    time.Time // before that it would fail again
+	savedObjects time.Time
+	lastObjects  map[string]int
 
 	ledger   *ledger
 	disk     *disk
@@ -105,6 +124,15 @@ func Open(options Options) *Store {
 	if s.clock == nil {
 		s.clock = clock.RealClock{}
 	}
+	if s.relists = options.Relists; s.relists == nil {
+		s.relists = func(string, string) bool { return false }
+	}
+	if s.online = options.Online; s.online == nil {
+		s.online = func() bool { return true }
+	}
+	s.state, s.demand = options.State, newDemand()
+	s.refusals.demand = s.demand
+	s.restoreDemand()
 	s.budget.left = pipesLimit
 	s.closing, s.close = context.WithCancel(context.Background())
 	s.ledger = newLedger(options.Quota, s.clock)
@@ -124,6 +152,7 @@ func (s *Store) Run(ctx context.Context) {
 	var quota sync.WaitGroup
 	defer quota.Wait()
 	quota.Go(func() { s.keepWithinQuota(ctx) })
+	quota.Go(func() { s.followWatches(ctx) })
 	ticker := s.clock.NewTicker(time.Minute)
 	defer ticker.Stop()
 	for {
@@ -143,6 +172,8 @@ func (s *Store) Close() error {
 	s.recordings.Wait()
 	s.pages.expire(true)
 	s.close()
+	s.saveDemand()
+	s.saveObjects(true)
 	return s.journal.Close()
 }
 
@@ -153,6 +184,7 @@ func (s *Store) Close() error {
 func (s *Store) SetAgents(caches func(agent string) bool) error {
 	s.agentsMu.Lock()
 	defer s.agentsMu.Unlock()
+	s.review(caches)
 	// From here on no view of another agent is made or found; those that
 	// exist are ended without s.mu, which the live path takes.
 	s.mu.Lock()
@@ -165,18 +197,20 @@ func (s *Store) SetAgents(caches func(agent string) bool) error {
 		}
 	}
 	s.mu.Unlock()
+	var errs []error
 	remove := map[string]bool{}
 	for dir, views := range gone {
 		views.remove()
 		if !caches(dir.agent) {
 			remove[agentPath(dir.agent)] = true
+		} else { // the disk may not tell of it yet
+			errs = append(errs, s.removeDirectory(dir.path()))
 		}
 	}
 	entries, err := s.journal.ReadDir(".")
 	if err != nil {
-		return err
+		return errors.Join(append(errs, err)...)
 	}
-	var errs []error
 	for _, e := range entries {
 		if agent, ok := agentOfPath(e.Name()); e.IsDir() && (!ok || !caches(agent)) || remove[e.Name()] {
 			klog.InfoS("Removing the cache of an agent that is no longer listed", "directory", e.Name())
@@ -184,8 +218,11 @@ func (s *Store) SetAgents(caches func(agent string) bool) error {
 			s.ledger.gone(e.Name())
 		}
 	}
-	errs = append(errs, s.removeDenied())
+	errs = append(errs, s.removeDenied(), s.journal.SyncRemoved())
 	s.refusals.keep(caches)
+	for _, l := range s.watches.unrecorded() {
+		s.unwarmed(l)
+	}
 	s.ledger.signal() // the quota may have changed as well
 	return errors.Join(errs...)
 }

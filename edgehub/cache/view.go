@@ -51,6 +51,11 @@ type view struct {
 	// waiting for mu, which is held while the file is read.
 	seen  atomic.Uint64
 	lists inflight
+	// delivered is the resourceVersion up to which a watch has shown the view to
+	// a client, as far as that is not in last; want is what it lacks, nil if it is
+	// complete.
+	delivered uint64
+	want      *want
 	// withdrawn counts how often the content was withdrawn.
 	withdrawn atomic.Uint64
 }
@@ -105,6 +110,9 @@ func (v *view) load(s *Store) {
 		return
 	}
 	v.loaded = true
+	if v.want = s.demand.get(v.file); v.want != nil {
+		v.delivered = max(v.delivered, v.want.delivered.Load())
+	}
 	var l loader
 	file, err := s.openFile(v.file, l.read)
 	switch {
@@ -128,6 +136,7 @@ func (v *view) load(s *Store) {
 	}
 	if err != nil {
 		s.removeDamaged(v.file, err)
+		v.judge(s)
 		return
 	}
 	v.journal, v.head, v.base, v.listed = file, l.end, l.base, l.listed
@@ -219,6 +228,9 @@ func (v *view) install(s *Store, staged *viewFile, end endRecord, before uint64,
 	if err := staged.Publish(); err != nil {
 		return err
 	}
+	if version < v.last {
+		v.delivered = 0 // was of what is no more
+	}
 	if v.journal != nil {
 		_ = v.journal.Close() // replaced; its readers hold their own reference
 	}
@@ -258,12 +270,16 @@ func (v *view) drop(s *Store) error {
 // forget gives up the view's content; its file is removed by whoever calls.
 // v.mu is held.
 func (v *view) forget(s *Store) {
+	lost := v.journal != nil && v.head.Refused == 0
 	if v.journal != nil {
 		_ = v.journal.Close() // its file is removed
 	}
 	v.journal, v.index, v.head, v.base, v.loaded, v.stray = nil, nil, endRecord{}, 0, true, false
 	v.advance(0)
 	s.ledger.gone(v.file)
+	if lost {
+		v.judge(s)
+	}
 }
 
 // extend appends an event that is newer than the view. v.mu is held.

@@ -30,38 +30,6 @@ import (
 // once a list or watch shows the object at a newer resourceVersion than any that
 // was known when it was refused.
 
-// withdraw forgets what an answer of kube-apiserver refuses.
-func (s *Store) withdraw(q Query, code int) {
-	if code != http.StatusForbidden && (code != http.StatusNotFound || q.Verb != Get) {
-		return
-	}
-	s.recordings.Add(1)
-	go func() {
-		defer s.recordings.Done()
-		s.withdrawing.Lock()
-		defer s.withdrawing.Unlock()
-		for _, agent := range s.agents(q) {
-			q := q
-			q.Key.Agent = agent
-			if q.Key.sealed() {
-				s.view(q.Key) // its file does not tell of it if another key has sealed it
-			}
-			var err error
-			switch q.Verb {
-			case Get:
-				err = s.withdrawObject(q, code)
-			case GetDocument:
-				err = s.drop(q.Key)
-			default:
-				err = s.withdrawLists(q)
-			}
-			if err != nil {
-				klog.ErrorS(err, "Could not withdraw cached data", "agent", agent, "resource", q.Key.Resource)
-			}
-		}
-	}()
-}
-
 // agents are those under which an identity may have read what it is refused: it
 // is the identity that counts.
 func (s *Store) agents(q Query) []string {
@@ -94,10 +62,12 @@ func (s *Store) agents(q Query) []string {
 	return all
 }
 
-// drop removes a view.
-func (s *Store) drop(key Key) error {
-	if v := s.view(key); v != nil {
-		return v.withdraw(s, 0)
+// withdrawDocument removes a document.
+func (s *Store) withdrawDocument(key Key) error {
+	for _, v := range s.siblings(key.directory()) {
+		if v.key == key {
+			return v.withdraw(s, 0)
+		}
 	}
 	return nil
 }
@@ -258,7 +228,10 @@ func (v *view) withdraw(s *Store, code int) error {
 		return nil
 	}
 	s.refusals.kept(v.file)
-	return v.drop(s)
+	err := v.drop(s)
+	v.want, v.delivered = nil, 0
+	s.demand.forget(v.file)
+	return err
 }
 
 // held reports whether a view has content, or could not be rid of it.

@@ -38,14 +38,18 @@ func (e Encoding) String() string {
 }
 
 // MaxObjectSize is the size in bytes of the largest object, and of the largest
-// watch event, that is read. kube-apiserver accepts request bodies of 3 MiB.
-const MaxObjectSize = 16 << 20
+// watch event, that is read. kube-apiserver accepts request bodies of 3 MiB, and
+// etcd values of 1.5 MiB (--max-request-bytes).
+const MaxObjectSize = 8 << 20
 
 var (
 	// ErrMalformed is returned for bytes that are not a well-formed body.
 	ErrMalformed = errors.New("malformed body")
 	// ErrTooLarge is returned for an object larger than MaxObjectSize.
 	ErrTooLarge = errors.New("object too large")
+	// ErrBusy is returned for a large object when memory for it is taken by
+	// others that are read at the same time.
+	ErrBusy = errors.New("too many large objects at once")
 	// ErrUnsupported is returned for a well-formed body of a form that can't be
 	// split without loss: an unknown Encoding, another encoding inside a protobuf
 	// envelope, a v1 List in protobuf, or a list that is one shard of a collection.

@@ -216,7 +216,7 @@ func FuzzSkip(f *testing.F) {
 			if one {
 				in = iotest.OneByteReader(in)
 			}
-			r := newReader(in, smallWindow)
+			r := newReader(in)
 			ok := r.skip(0) && r.end()
 			if !ok && strings.Contains(fmt.Sprint(r.err), "nested") {
 				continue

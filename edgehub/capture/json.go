@@ -134,8 +134,8 @@ type reader struct {
 	scratch                     []byte
 }
 
-func newReader(r io.Reader, size int) *reader {
-	return &reader{scanner: scanner{window: newWindow(r, size)}}
+func newReader(r io.Reader) *reader {
+	return &reader{scanner: scanner{window: newWindow(r)}}
 }
 
 // begin prepares for an object whose bytes are to be kept.
@@ -209,7 +209,7 @@ func compact(b []byte) []byte {
 }
 
 func singleJSON(in io.Reader) (Object, error) {
-	r := newReader(in, readWindow)
+	r := newReader(in)
 	defer r.release()
 	if r.next() == 0 {
 		return Object{}, r.err
@@ -249,7 +249,7 @@ func metaJSON(raw []byte) (Object, error) {
 }
 
 func watchJSON(in io.Reader, fn func(Event) error) error {
-	r := newReader(in, smallWindow)
+	r := newReader(in)
 	defer r.release()
 	for {
 		more, err := r.moreEvents()

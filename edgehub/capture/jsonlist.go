@@ -12,7 +12,7 @@ type list struct {
 }
 
 func listJSON(in io.Reader, h *ListHandler) (ListMeta, error) {
-	l := list{reader: newReader(in, readWindow), h: h}
+	l := list{reader: newReader(in), h: h}
 	defer l.release()
 	if err := l.read(); err != nil {
 		return ListMeta{}, err

@@ -42,8 +42,8 @@ type stream struct {
 	ids identities
 }
 
-func newStream(r io.Reader, size int) *stream {
-	return &stream{window: newWindow(r, size)}
+func newStream(r io.Reader) *stream {
+	return &stream{window: newWindow(r)}
 }
 
 // done reports whether the end of the stream has been reached.
@@ -137,7 +137,7 @@ type protoList struct {
 }
 
 func listProtobuf(r io.Reader, h *ListHandler) (ListMeta, error) {
-	l := protoList{stream: newStream(r, readWindow), h: h}
+	l := protoList{stream: newStream(r), h: h}
 	defer l.release()
 	if err := l.readEnvelope(); err != nil {
 		return ListMeta{}, err
@@ -278,7 +278,7 @@ func (l *protoList) readItem(b []byte) error {
 // watchProtobuf reads frames of a 4-byte big-endian length and a WatchEvent. See
 // k8s.io/apimachinery/pkg/util/framer.
 func watchProtobuf(r io.Reader, fn func(Event) error) error {
-	s := newStream(r, smallWindow)
+	s := newStream(r)
 	defer s.release()
 	m := message{stream: s, end: -1}
 	for {
@@ -305,7 +305,7 @@ func watchProtobuf(r io.Reader, fn func(Event) error) error {
 }
 
 func singleProtobuf(r io.Reader) (Object, error) {
-	s := newStream(r, readWindow)
+	s := newStream(r)
 	defer s.release()
 	for {
 		err := s.more() // nothing is passed, so that all is kept

@@ -290,7 +290,7 @@ func TestListProtobufRefuses(t *testing.T) {
 		"content type":              {prefix + protoMessage(1, types, 2, meta, 3, "", 4, "application/json"), ErrUnsupported},
 		"list of anything":          {prefix + protoMessage(1, protoMessage(1, "v1", 2, "List"), 2, meta, 3, "", 4, ""), ErrUnsupported},
 		"large kind":                {prefix + protoMessage(1, strings.Repeat("x", maxTypeMeta+1)), ErrMalformed},
-		"item of 16 MiB and more":   {prefix + protoMessage(1, types) + "\x12" + string(protowire.AppendVarint(nil, 1<<40)) + meta + "\x12" + string(protowire.AppendVarint(nil, MaxObjectSize+1)), ErrTooLarge},
+		"item of 8 MiB and more":    {prefix + protoMessage(1, types) + "\x12" + string(protowire.AppendVarint(nil, 1<<40)) + meta + "\x12" + string(protowire.AppendVarint(nil, MaxObjectSize+1)), ErrTooLarge},
 		"list of 2^63 bytes":        {prefix + protoMessage(1, types) + "\x12" + string(protowire.AppendVarint(nil, 1<<63)) + meta, ErrTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {

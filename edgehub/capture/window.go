@@ -7,10 +7,8 @@ import (
 )
 
 const (
-	// smallWindow is what a watch that waits for its next event holds.
-	smallWindow = 4 << 10
-	// readWindow is what a list is read with while its objects are smaller.
-	readWindow = 64 << 10
+	// readWindow is what a body is read with while its objects are smaller.
+	readWindow = 32 << 10
 	// maxWindow leaves room around an object for what encloses it.
 	maxWindow = MaxObjectSize + readWindow
 	// maxEmptyReads is how often a reader may return neither bytes nor an error.
@@ -32,8 +30,16 @@ type window struct {
 
 const noMark = -1
 
-func newWindow(r io.Reader, size int) window {
-	return window{r: r, buf: newBuffer(size), mark: noMark}
+// Waiter is implemented by readers that know how to wait for something to read. No
+// buffer is held while they do.
+type Waiter interface {
+	// Wait returns when Read has bytes or an error to return at once.
+	Wait()
+}
+
+// newWindow returns a window that has no buffer until something is read.
+func newWindow(r io.Reader) window {
+	return window{r: r, mark: noMark}
 }
 
 func newBuffer(size int) []byte {
@@ -44,8 +50,11 @@ func newBuffer(size int) []byte {
 }
 
 func freeBuffer(buf []byte) {
-	if cap(buf) == readWindow {
+	switch {
+	case cap(buf) == readWindow:
 		windowPool.Put((*[readWindow]byte)(buf[:readWindow]))
+	case cap(buf) > readWindow:
+		large.give(cap(buf))
 	}
 }
 
@@ -55,14 +64,14 @@ func (w *window) release() {
 	w.buf = nil
 }
 
-// shrink gives a buffer back that a large event needed, if nothing is in it.
+// shrink gives the buffer back if nothing is in it, since watches mostly wait.
 func (w *window) shrink() {
-	if w.pos < len(w.buf) || cap(w.buf) <= smallWindow {
+	if w.pos < len(w.buf) || cap(w.buf) == 0 {
 		return
 	}
 	w.offset += int64(w.pos)
 	freeBuffer(w.buf)
-	w.buf, w.pos, w.mark = newBuffer(smallWindow), 0, noMark
+	w.buf, w.pos, w.mark = nil, 0, noMark
 }
 
 // keep makes the window hold all bytes from pos on until drop is called.
@@ -87,6 +96,12 @@ func (w *window) more() error {
 		return w.ended
 	}
 	w.slide()
+	if cap(w.buf) == 0 {
+		if r, ok := w.r.(Waiter); ok {
+			r.Wait()
+		}
+		w.buf = newBuffer(readWindow)
+	}
 	if len(w.buf) == cap(w.buf) {
 		if err := w.grow(); err != nil {
 			return err
@@ -132,9 +147,12 @@ func (w *window) grow() error {
 	if cap(w.buf) >= maxWindow {
 		return fmt.Errorf("%w: more than %d bytes at byte %d", ErrTooLarge, MaxObjectSize, w.offset)
 	}
-	size := min(2*cap(w.buf), maxWindow)
-	if cap(w.buf) < readWindow {
-		size = readWindow
+	size := 2 * cap(w.buf)
+	if size > maxWindow/2 {
+		size = maxWindow // the last step
+	}
+	if !large.take(size) {
+		return fmt.Errorf("%w: at byte %d", ErrBusy, w.offset)
 	}
 	buf := append(newBuffer(size), w.buf...)
 	freeBuffer(w.buf)

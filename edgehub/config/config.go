@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -33,6 +34,10 @@ const lastGoodFile = "edge-hub-cfg.json"
 type lastGood struct {
 	Data            map[string]string `json:"data"`
 	ResourceVersion string            `json:"resourceVersion"`
+	// Applied is when this hub took it, and Admissions since when what it says to
+	// cache is cached. A hub that did not keep them left neither.
+	Applied    time.Time   `json:"applied,omitzero"`
+	Admissions *admissions `json:"admissions,omitempty"`
 }
 
 // Source is the hub's configuration as it changes.
@@ -45,25 +50,33 @@ type Source struct {
 	known   bool   // current came from the cloud or the disk
 	problem error  // why the ConfigMap's present content is not current
 
+	started    time.Time
+	appliedAt  time.Time // when current was taken, zero if none was
+	admissions admissions
+
 	invalid prometheus.Gauge
-	applied prometheus.Gauge
 }
 
 // Open returns the configuration that an earlier run kept in the state
 // directory. If it can't be read there is none until the cloud gives one.
 func Open(state *os.Root, registry prometheus.Registerer) *Source {
 	s := &Source{
-		state: state,
+		state:   state,
+		started: time.Now(),
 		invalid: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "edgehub_config_invalid",
 			Help: "1 while the content of ConfigMap kube-system/edge-hub-cfg is refused and the last good one is in use.",
 		}),
-		applied: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "edgehub_config_applied_timestamp_seconds",
-			Help: "When the configuration in use was taken from the cloud by this process.",
-		}),
 	}
-	registry.MustRegister(s.invalid, s.applied)
+	registry.MustRegister(s.invalid, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "edgehub_config_applied_timestamp_seconds",
+		Help: "When this node took the configuration in use from the cloud, 0 if there is none.",
+	}, func() float64 {
+		if at, _ := s.Applied(); !at.IsZero() {
+			return float64(at.UnixMilli()) / 1000
+		}
+		return 0
+	}))
 	b, err := state.ReadFile(lastGoodFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return s
@@ -80,7 +93,39 @@ func Open(state *os.Root, registry prometheus.Registerer) *Source {
 		return s
 	}
 	s.version, s.known = kept.ResourceVersion, true
+	s.appliedAt = kept.Applied
+	if kept.Admissions != nil {
+		s.admissions = *kept.Admissions
+		return s
+	}
+	// It was written when the configuration last changed, so what it says to
+	// cache is cached since then at the latest.
+	s.appliedAt = s.started
+	if info, err := state.Stat(lastGoodFile); err == nil {
+		s.appliedAt = info.ModTime()
+	}
+	s.admissions = s.admissions.after(hubconfig.Config{}, s.current, s.appliedAt)
 	return s
+}
+
+// Applied returns when this node took the configuration in use, and when a hub first
+// took one on it; zero if there was none.
+func (s *Source) Applied() (current, first time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.appliedAt, s.admissions.Hub
+}
+
+// Since returns since when what a caller reads as agent is cached on this node
+// without a break, across restarts of the hub. namespace is that of the caller's
+// ServiceAccount, "" if it is none.
+func (s *Source) Since(agent, namespace string) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if since := s.admissions.since(agent, namespace); !since.IsZero() {
+		return since
+	}
+	return s.started // what is always cached is so without a configuration
 }
 
 // Current returns the configuration in use.
@@ -135,16 +180,20 @@ func (s *Source) take(cm *corev1.ConfigMap, changed func(hubconfig.Config)) {
 		return
 	}
 	same := s.known && config.Equal(s.current)
+	if !same {
+		s.appliedAt = time.Now()
+		s.admissions = s.admissions.after(s.current, config, s.appliedAt)
+	}
 	s.current, s.version, s.known, s.problem = config, cm.ResourceVersion, true, nil
 	s.invalid.Set(0)
-	s.applied.SetToCurrentTime()
+	kept := lastGood{Data: map[string]string{}, ResourceVersion: cm.ResourceVersion, Applied: s.appliedAt, Admissions: &s.admissions}
 	s.mu.Unlock()
 	if same {
 		return
 	}
 	klog.InfoS("Configuration changed", "agents", config.Agents, "all", config.All, "rules", len(config.Rules),
 		"hash", hubconfig.Hash(config), "resourceVersion", cm.ResourceVersion)
-	s.keep(cm)
+	s.keep(cm, kept)
 	changed(config)
 }
 
@@ -158,10 +207,9 @@ func (s *Source) deleted() {
 	klog.ErrorS(s.problem, "Configuration is missing")
 }
 
-func (s *Source) keep(cm *corev1.ConfigMap) {
-	kept := lastGood{Data: map[string]string{}, ResourceVersion: cm.ResourceVersion}
-	// Both or none: agents without their rules would be cached for every caller.
-	for _, key := range []string{hubconfig.KeyCacheAgents, hubconfig.KeyPolicies} {
+func (s *Source) keep(cm *corev1.ConfigMap, kept lastGood) {
+	// All or none: agents without their rules would be cached for every caller.
+	for _, key := range []string{hubconfig.KeyCacheAgents, hubconfig.KeyPolicies, hubconfig.KeyRelist} {
 		if value, found := cm.Data[key]; found {
 			kept.Data[key] = value
 		}

@@ -244,7 +244,9 @@ func TestEndedBeforeItStarts(t *testing.T) {
 	srv.running.Add(1)
 	srv.starting <- struct{}{}
 	c.handlers.Add(1)
-	(&stream{conn: c, err: errPeerReset}).serve()
+	st := &stream{conn: c, err: errPeerReset}
+	st.starting.Store(true)
+	st.serve()
 	c.handlers.Wait()
 	if n := srv.running.Load(); n != 0 || c.running != 0 || len(srv.starting) != 0 {
 		t.Errorf("%d and %d run, %d start", n, c.running, len(srv.starting))
@@ -277,7 +279,8 @@ func TestTimeouts(t *testing.T) {
 	})
 	for _, name := range []string{"header", "continuation"} {
 		t.Run(name, func(t *testing.T) {
-			const timeout = time.Second / 2 // also of the TLS handshake
+			t.Parallel()
+			const timeout = 2 * time.Second // also of the TLS handshake, on a machine that is busy
 			p := newPeer(t, newServer(t, Options{}, h, func(s *http.Server) { s.ReadHeaderTimeout = timeout }))
 			p.lives(1)
 			time.Sleep(timeout + soon) // no header is on its way

@@ -19,6 +19,11 @@ type Options struct {
 	// than a 64th, so that none of them can shut the others out.
 	// Default 4000.
 	MaxHandlers int
+	// AwaitAdmission says that each handler first decides whether it serves its
+	// request, without waiting for anybody, and calls Admitted of its
+	// http.ResponseWriter if so. Few may be deciding at once, so that
+	// many requests to be refused cost little memory.
+	AwaitAdmission bool
 	// StreamWindow is how many bytes of one request's body are kept until
 	// the handler reads them (RFC 9113, 5.2). Default 128 KiB.
 	StreamWindow int

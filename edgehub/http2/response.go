@@ -61,6 +61,10 @@ type response struct {
 	written int64
 }
 
+// Admitted is for handlers that Options.AwaitAdmission is about. They may take
+// their time from now on.
+func (w *response) Admitted() { w.st.started() }
+
 // Header implements http.ResponseWriter.
 func (w *response) Header() http.Header { return w.header }
 
@@ -75,6 +79,7 @@ func (w *response) WriteHeader(status int) {
 		w.inform(status)
 		return
 	}
+	w.st.started() // whatever follows may wait for the client
 	w.status = status
 	if v := w.header["Content-Length"]; len(v) == 1 {
 		if n, err := strconv.ParseUint(v[0], 10, 63); err == nil {
@@ -337,9 +342,14 @@ func (w *response) send(end bool) error {
 // was.
 func (w *response) sendSome(end bool) (int, error) {
 	c := w.st.conn
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
 	pending := w.out.to - w.out.from
+	if !c.wmu.TryLock() {
+		if end && w.queue(pending) {
+			return pending, nil
+		}
+		c.wmu.Lock()
+	}
+	defer c.wmu.Unlock()
 	n, queue, err := w.st.take(pending, end)
 	if err != nil || n == 0 && pending > 0 && w.sent {
 		return 0, err
@@ -349,6 +359,27 @@ func (w *response) sendSome(end bool) (int, error) {
 		frames = slices.Concat(queue, frames)
 	}
 	return n, c.write(frames)
+}
+
+// queue leaves a small response that is whole to whoever writes next, and reports
+// whether it could. Handlers that are done need not wait for each other.
+func (w *response) queue(pending int) bool {
+	c := w.st.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w.sent || w.st.err != nil || len(c.waiting) > 0 ||
+		len(w.out.buf) > bodyStart+smallBody || len(w.out.block) > maxBlock || pending > min(w.st.sendWindow, c.sendWindow) ||
+		len(c.queue)+len(w.out.buf) > c.server.options.MaxQueuedBytes/2 {
+		return false
+	}
+	if pending > 0 {
+		w.st.sendWindow -= pending
+		c.sendWindow -= pending
+	}
+	w.st.sending(pending, true)
+	c.queue = append(c.queue, w.frames(pending, true)...)
+	c.flushSoon()
+	return true
 }
 
 // frames returns HEADERS, if they are due, and DATA with the next n bytes of the

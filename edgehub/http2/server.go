@@ -37,11 +37,11 @@ type server struct {
 	options Options
 	workers workers
 	running atomic.Int64 // handlers
-	// starting has an element for each handler that no processor has got to.
-	// When it is full the connections are not read: requests that come
-	// faster than they can be looked at wait in the kernel, and cost
-	// no goroutine each. Nothing else is waited for, so nobody can hold
-	// it full.
+	// starting has an element for each handler that no processor has got to
+	// or, with Options.AwaitAdmission, that is not admitted. When it is full
+	// the connections are not read: requests that come faster than they can
+	// be looked at wait in the kernel, and cost no goroutine each. Nothing
+	// else is waited for, so nobody can hold it full.
 	starting chan struct{}
 
 	mu    sync.Mutex
@@ -83,8 +83,8 @@ func newShared(o Options) *server {
 }
 
 // maxStarting is how many handlers may be about to start. More would not start
-// sooner.
-const maxStarting = 64
+// sooner, and each has a stack.
+const maxStarting = 32
 
 // crowded reports whether a connection with a number of handlers may have no
 // more.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -23,6 +24,7 @@ type stream struct {
 	request  *http.Request
 	cancel   context.CancelFunc
 	response response
+	starting atomic.Bool // has an element of server.starting
 
 	// conn.mu guards the rest.
 	cond       sync.Cond
@@ -64,6 +66,7 @@ func (c *conn) open(r *http.Request, cancel context.CancelFunc) {
 		}
 	}
 	c.server.starting <- struct{}{}
+	st.starting.Store(true)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	st.sendWindow, st.recvWindow = c.streamWindow, c.server.options.StreamWindow
@@ -93,8 +96,11 @@ func (c *conn) handlerDone() {
 // serve runs the handler, unless the request has ended already.
 func (st *stream) serve() {
 	c := st.conn
-	<-c.server.starting
 	defer c.handlers.Done()
+	defer st.started()
+	if !c.server.options.AwaitAdmission {
+		st.started()
+	}
 	c.mu.Lock()
 	if st.err != nil {
 		c.handlerDone()
@@ -111,8 +117,26 @@ func (st *stream) serve() {
 		}
 		st.finish(returned)
 	}()
-	c.handler.ServeHTTP(&st.response, st.request)
+	c.handlerOf(st.request).ServeHTTP(&st.response, st.request)
 	returned = true
+}
+
+// handlerOf returns http.Server's own handler. What net/http puts in front of it
+// fills in what newRequest has filled in, and takes half a kilobyte on the stack
+// of each watch, which is what makes a stack twice as large. Only OPTIONS of
+// everything needs it.
+func (c *conn) handlerOf(r *http.Request) http.Handler {
+	if c.http.Handler == nil || r.RequestURI == "*" {
+		return c.handler
+	}
+	return c.http.Handler
+}
+
+// started lets another handler start.
+func (st *stream) started() {
+	if st.starting.Swap(false) {
+		<-st.conn.server.starting
+	}
 }
 
 // finish ends the stream after its handler.
@@ -264,17 +288,26 @@ func (st *stream) take(pending int, end bool) (n int, queue []byte, err error) {
 	if n == 0 && pending > 0 && st.begun {
 		return 0, nil, nil
 	}
-	c.frames.give(n / 1024)
 	if n == pending {
-		// A peer that lets go of a few bytes at a time earns nothing.
-		c.frames.give(2)
-	}
-	st.begun = true
-	if end && n == pending && st.remoteEnd {
-		c.forget(st, false)
+		st.sending(n, end)
+	} else {
+		c.frames.give(n / 1024)
+		st.begun = true
 	}
 	queue, c.queue = c.queue, nil
 	return n, queue, nil
+}
+
+// sending accounts for all that a response has to send, n bytes of its body. end
+// says that it ends with them. The caller holds mu.
+func (st *stream) sending(n int, end bool) {
+	c := st.conn
+	// A peer that lets go of a few bytes at a time earns nothing.
+	c.frames.give(n/1024 + 2)
+	st.begun = true
+	if end && st.remoteEnd {
+		c.forget(st, false)
+	}
 }
 
 // turn reports whether a stream may send data now. Streams that wait for the

@@ -103,45 +103,76 @@ func (a *Authenticator) Now() time.Time { return a.clock.now() }
 // A ServiceAccount token must verify, be in date with a minute's leeway (the time
 // is that of Now), be meant for an audience that upstream is known to accept, not
 // have been refused by upstream, and be bound to no Pod that is gone or on another
-// node. Any other token must have been accepted by
+// node. Options.ExpiredGrace allows for an expiry that has passed, and for nothing
+// else. Any other token must have been accepted by
 // upstream through this hub and, if it is a JWT, not have expired.
 //
 // The error is an *apierrors.StatusError fit for the caller: 401 saying what is
 // wrong with the token, or 403 for impersonation. It contains nothing secret.
 func (a *Authenticator) Authenticate(r *http.Request) (Identity, error) {
-	if a.IsNode(r) {
-		return a.nodeIdentity(), nil
+	id, e, late, err := a.authenticate(r)
+	if late {
+		a.audit.granted(e, a.clock.now(), a.grace)
 	}
-	token, err := bearerToken(r.Header)
+	if errors.Is(err, errExpired) {
+		a.audit.refused.Inc()
+	}
 	if err != nil {
 		return Identity{}, refusal(err)
 	}
-	e := a.resolve(token)
-	if err := a.admits(e); err != nil {
-		return Identity{}, refusal(err)
-	}
-	return e.identity, nil
+	return id, nil
 }
 
-func (a *Authenticator) admits(e *entry) error {
+// Proven is the identity that Authenticate would return, if any, for who only has
+// to tell callers apart: nothing is served for it, and so nothing is audited.
+func (a *Authenticator) Proven(r *http.Request) (id Identity, ok bool) {
+	id, _, _, err := a.authenticate(r)
+	return id, err == nil
+}
+
+// authenticate also returns what is known of the token, nil for the kubelet, and
+// whether it counts although it is late: past its expiry.
+func (a *Authenticator) authenticate(r *http.Request) (id Identity, e *entry, late bool, err error) {
+	if a.IsNode(r) {
+		return a.nodeIdentity(), nil, false, nil
+	}
+	token, err := bearerToken(r.Header)
+	if err != nil {
+		return Identity{}, nil, false, err
+	}
+	e = a.resolve(token)
+	if late, err = a.admits(e); err != nil {
+		return Identity{}, e, false, err
+	}
+	return e.identity, e, late, nil
+}
+
+func (a *Authenticator) admits(e *entry) (late bool, err error) {
 	if !e.verified {
 		if !a.tokens.isAccepted(e.digest) {
-			return fmt.Errorf("the token was not accepted by the cloud through this hub before, and %w", e.unverified)
+			return false, fmt.Errorf("the token was not accepted by the cloud through this hub before, and %w", e.unverified)
 		}
-		return e.times.check(a.clock.now())
+		return false, e.times.check(a.clock.now(), leeway)
 	}
 	// It was issued, so it is at least that late.
 	a.clock.raise(time.Unix(e.times.issued, 0))
-	if err := e.times.check(a.clock.now()); err != nil {
-		return err
+	now := a.clock.now()
+	if err := e.times.check(now, leeway); err != nil {
+		if a.grace <= leeway || !a.offline() {
+			return false, err
+		}
+		if err := e.times.check(now, a.grace); err != nil {
+			return false, err
+		}
+		late = true
 	}
 	if !a.tokens.audienceAccepted(e.audiences, e.keys.issuer) {
-		return errors.New("the token is meant for another audience")
+		return false, errors.New("the token is meant for another audience")
 	}
 	if a.tokens.isRefused(e.digest) {
-		return errors.New("the cloud refused this token when it was last used")
+		return false, errors.New("the cloud refused this token when it was last used")
 	}
-	return e.bound.check(a.node.Name, a.pods)
+	return late, e.bound.check(a.node.Name, e.times, now, a.pods)
 }
 
 func refusal(err error) error {

@@ -39,7 +39,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
@@ -103,10 +105,21 @@ type Options struct {
 	Clock clock.PassiveClock
 	// Node is the node that the hub runs on.
 	Node Node
-	// Pods tells whether a Pod of this node exists, as far as is known. It may be
-	// nil, and is called while the cloud is away.
-	Pods func(namespace, name, uid string) Existence
+	// Pods tells of the Pods that tokens are bound to. It may be nil, and is called
+	// while the cloud is away.
+	Pods Pods
+	// ExpiredGrace is for how long a ServiceAccount token still counts once it has
+	// expired, while Offline says that the cloud is away: at most MaxExpiredGrace. Less
+	// than the leeway of a minute changes nothing.
+	ExpiredGrace time.Duration
+	// Offline reports whether the cloud is away. Without it there is no grace.
+	Offline func() bool
+	// Registry takes the metrics; nil for none.
+	Registry prometheus.Registerer
 }
+
+// MaxExpiredGrace bounds Options.ExpiredGrace.
+const MaxExpiredGrace = 24 * time.Hour
 
 // Authenticator names the callers of the hub. It is safe for concurrent use.
 type Authenticator struct {
@@ -115,7 +128,11 @@ type Authenticator struct {
 	clock  *steadyClock
 	tokens *tokenStore
 	node   Node
-	pods   func(namespace, name, uid string) Existence
+	pods   Pods
+
+	grace   time.Duration
+	offline func() bool
+	audit   *audit
 
 	nodeSeen atomic.Pointer[verifiedNode]
 
@@ -139,6 +156,9 @@ func Open(opts Options) (*Authenticator, error) {
 	if opts.StateDir == nil {
 		return nil, errors.New("open identity state: no state directory")
 	}
+	if opts.ExpiredGrace < 0 || opts.ExpiredGrace > MaxExpiredGrace {
+		return nil, fmt.Errorf("a grace of %v for expired tokens: it must be between 0 and %v", opts.ExpiredGrace, MaxExpiredGrace)
+	}
 	if opts.Clock == nil {
 		opts.Clock = clock.RealClock{}
 	}
@@ -150,6 +170,9 @@ func Open(opts Options) (*Authenticator, error) {
 		dir:        opts.StateDir,
 		node:       opts.Node,
 		pods:       opts.Pods,
+		grace:      opts.ExpiredGrace,
+		offline:    opts.Offline,
+		audit:      newAudit(opts.Registry),
 		hasher:     newHasher(key),
 		keysWanted: make(chan struct{}, 1),
 		verified:   lru.New(verifiedMemo),
@@ -167,6 +190,12 @@ func Open(opts Options) (*Authenticator, error) {
 	}
 	if keys != nil {
 		a.keys.Store(keys)
+	}
+	if a.offline == nil {
+		a.offline = func() bool { return false }
+	}
+	if a.grace > 0 {
+		klog.InfoS("ServiceAccount tokens that have expired are accepted while the cloud is away", "grace", a.grace)
 	}
 	return a, nil
 }

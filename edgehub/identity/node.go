@@ -77,6 +77,10 @@ const (
 	Gone // it was there, or should be, and is not
 )
 
+// Pods tells whether a Pod of this node exists, as far as is known, and how long
+// ago that was so for certain. Gone says nothing of a Pod that was made since.
+type Pods func(namespace, name, uid string) (e Existence, age time.Duration)
+
 // bound is what a token is bound to (KEP-1205, KEP-4193): it is void when that is
 // gone.
 type bound struct {
@@ -84,14 +88,19 @@ type bound struct {
 	node                       string // that the Pod runs on, "" if it is not said
 }
 
-// check tells why a token that is bound like this is void, nil if it is not. Only
-// kube-apiserver knows for certain; what is known here is what the kubelet was
-// told last.
-func (b bound) check(node string, pods func(namespace, name, uid string) Existence) error {
+// check tells why a token that is bound like this is void at now, nil if it is not.
+// Only kube-apiserver knows for certain; what is known here is what the kubelet
+// was told last. It can't have been told of a Pod that came later, and only a Pod
+// that exists gets a token: one that was issued since shows that its Pod did.
+func (b bound) check(node string, issued validity, now time.Time, pods Pods) error {
 	if b.node != "" && node != "" && b.node != node {
 		return fmt.Errorf("the token is bound to a Pod on node %s", b.node)
 	}
-	if b.podName == "" || pods == nil || pods(b.namespace, b.podName, b.podUID) != Gone {
+	if b.podName == "" || pods == nil {
+		return nil
+	}
+	existence, age := pods(b.namespace, b.podName, b.podUID)
+	if existence != Gone || time.Unix(min(issued.issued, issued.notBefore), 0).After(now.Add(-age)) {
 		return nil
 	}
 	return fmt.Errorf("the token is bound to Pod %s/%s, which was deleted", b.namespace, b.podName)

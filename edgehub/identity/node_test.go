@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"maps"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -90,26 +91,38 @@ func TestTokensDieWithThePodThatTheyAreBoundTo(t *testing.T) {
 		maps.Copy(claims["kubernetes.io"].(map[string]any), to)
 		return podToken(claims)
 	}
+	earlier := func(to map[string]any) string {
+		claims := serviceAccount("shop", "edge-app", "uid-1")
+		maps.Copy(claims["kubernetes.io"].(map[string]any), to)
+		claims["nbf"] = start.Add(-time.Hour).Unix()
+		return podToken(claims)
+	}
 	pod := map[string]any{"pod": map[string]any{"name": "edge-app-0", "uid": "pod-uid"}}
 	for _, tc := range []struct {
 		name, token, refused string
 		known                Existence
+		age                  time.Duration // of what is known
 	}{
-		{"existing Pod", boundTo(pod), "", Exists},
-		{"deleted Pod", boundTo(pod), "Pod shop/edge-app-0, which was deleted", Gone},
-		{"Pod of which nothing is known", boundTo(pod), "", Unknown},
-		{"no Pod", boundTo(nil), "", Gone},
-		{"Pod on this node", boundTo(map[string]any{"node": map[string]any{"name": "node-1", "uid": "x"}}), "", Exists},
-		{"Pod on another node", boundTo(map[string]any{"node": map[string]any{"name": "node-2", "uid": "x"}}), "a Pod on node node-2", Exists},
+		{"existing Pod", boundTo(pod), "", Exists, 0},
+		{"deleted Pod", boundTo(pod), "Pod shop/edge-app-0, which was deleted", Gone, 0},
+		{"Pod that was deleted when the token was issued", boundTo(pod), "which was deleted", Gone, time.Hour},
+		{"Pod that was made since", boundTo(pod), "", Gone, time.Hour + time.Second},
+		{"Pod of which nothing was known for long", boundTo(pod), "", Gone, math.MaxInt64},
+		{"Pod that was made since, says a part of the token", earlier(pod), "which was deleted", Gone, time.Hour + time.Second},
+		{"Pod of which nothing is known", boundTo(pod), "", Unknown, 0},
+		{"no Pod", boundTo(nil), "", Gone, 0},
+		{"Pod on this node", boundTo(map[string]any{"node": map[string]any{"name": "node-1", "uid": "x"}}), "", Exists, 0},
+		{"Pod on another node", boundTo(map[string]any{"node": map[string]any{"name": "node-2", "uid": "x"}}), "a Pod on node node-2", Exists, 0},
 	} {
 		n := newNode(t)
 		n.options.Node = Node{Name: "node-1"}
 		asked := ""
-		n.options.Pods = func(namespace, name, uid string) Existence {
+		n.options.Pods = func(namespace, name, uid string) (Existence, time.Duration) {
 			asked = namespace + "/" + name + "/" + uid
-			return tc.known
+			return tc.known, tc.age
 		}
 		a := n.openWith(newCluster())
+		n.clock.SetTime(start.Add(time.Hour)) // an hour after the tokens were issued
 		observe(t, a, tc.token, 200)
 		_, err := a.Authenticate(bearer(tc.token))
 		if tc.refused == "" && err != nil || tc.refused != "" && (!apierrors.IsUnauthorized(err) || !strings.Contains(err.Error(), tc.refused)) {

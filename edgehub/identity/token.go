@@ -51,13 +51,15 @@ type validity struct {
 
 var forever = validity{expires: math.MaxInt64}
 
+var errExpired = errors.New("expired")
+
 // check tells why a token with these claims is not valid at now, nil if it is.
-func (v validity) check(now time.Time) error {
-	skew := int64(leeway / time.Second)
+// late is for how long it counts once it has expired.
+func (v validity) check(now time.Time, late time.Duration) error {
 	switch t := now.Unix(); {
-	case t-skew > v.expires:
-		return fmt.Errorf("the token expired at %s (it is %s)", stamp(v.expires), stamp(t))
-	case t+skew < v.notBefore:
+	case t-int64(late/time.Second) > v.expires:
+		return fmt.Errorf("the token %w at %s (it is %s)", errExpired, stamp(v.expires), stamp(t))
+	case t+int64(leeway/time.Second) < v.notBefore:
 		return fmt.Errorf("the token is not valid before %s (it is %s)", stamp(v.notBefore), stamp(t))
 	}
 	return nil

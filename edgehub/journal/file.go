@@ -28,6 +28,7 @@ type File struct {
 	name  string
 
 	handle Handle
+	found  time.Time // see ModTime
 	refs   atomic.Int32
 
 	mu       sync.Mutex
@@ -319,12 +320,6 @@ func (f *File) Release() error {
 	return f.handle.Close()
 }
 
-// ModTime is when the file was last written to, the zero time if that can't
-// be told.
-func (f *File) ModTime() time.Time {
-	info, err := f.handle.Stat()
-	if err != nil {
-		return time.Time{}
-	}
-	return info.ModTime()
-}
+// ModTime is when the file had last been written to when it was opened, before
+// anything was cut off; the zero time for one that was staged.
+func (f *File) ModTime() time.Time { return f.found }

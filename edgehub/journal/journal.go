@@ -68,6 +68,7 @@ type Store struct {
 	// commitMu is held while files are renamed, so that RemoveAll can't
 	// miss one that is just arriving.
 	commitMu sync.Mutex
+	unsynced map[string]bool // directories that something was removed from
 
 	mu        sync.Mutex
 	dirty     map[*File]bool
@@ -99,6 +100,7 @@ func Open(fsys FS, options Options) *Store {
 		instance:  rand.Text(),
 		dirty:     map[*File]bool{},
 		published: map[string]*File{},
+		unsynced:  map[string]bool{},
 		lastSync:  map[string]time.Time{},
 		durable:   map[string]bool{".": true},
 		synced:    map[string]bool{},
@@ -174,6 +176,7 @@ func (f *File) recover(fn func(Position, []byte) error) error {
 	if !info.Mode().IsRegular() {
 		return fmt.Errorf("not a regular file: %s", info.Mode().Type())
 	}
+	f.found = info.ModTime()
 	valid, err := scan(io.NewSectionReader(f.handle, 0, info.Size()), fn)
 	if err != nil && !errors.Is(err, ErrCorrupt) {
 		return err
@@ -274,13 +277,35 @@ func (s *Store) RemoveAll(name string) error {
 	if err := s.fs.RemoveAll(name); err != nil {
 		return fmt.Errorf("remove %s: %w", name, err)
 	}
-	for dir := path.Dir(name); ; dir = path.Dir(dir) {
-		switch err := s.syncDirs(dir); {
-		case err == nil:
-			return nil
-		case !errors.Is(err, fs.ErrNotExist) || dir == ".":
-			return fmt.Errorf("remove %s: %w", name, err)
-		}
-		// The directory is gone as well, but perhaps not yet for good.
+	s.unsynced[path.Dir(name)] = true
+	if err := s.syncRemoved(); err != nil {
+		return fmt.Errorf("remove %s: %w", name, err)
 	}
+	return nil
+}
+
+// SyncRemoved makes durable what RemoveAll could remove and no more. Without it
+// what is gone may be back after a crash, though nobody finds it to remove again.
+func (s *Store) SyncRemoved() error {
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	return s.syncRemoved()
+}
+
+// syncRemoved is called with s.commitMu held.
+func (s *Store) syncRemoved() error {
+	for removed := range s.unsynced {
+		for dir := removed; ; dir = path.Dir(dir) {
+			err := s.syncDirs(dir)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, fs.ErrNotExist) || dir == "." {
+				return err
+			}
+			// The directory is gone as well, but perhaps not yet for good.
+		}
+		delete(s.unsynced, removed)
+	}
+	return nil
 }

@@ -371,6 +371,31 @@ func TestRemoveAllIsDurable(t *testing.T) {
 	})
 }
 
+// TestARemovalThatWasNotSyncedCanBeMadeDurable without knowing what it was.
+func TestARemovalThatWasNotSyncedCanBeMadeDurable(t *testing.T) {
+	in(t, func(f *fixture) {
+		f.must(f.publish("a/b/x", "1").Close())
+		f.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
+			if op.Kind == journaltest.SyncDir {
+				return &journaltest.Fault{Err: syscall.EIO}
+			}
+			return nil
+		})
+		for range 2 {
+			if err := f.store.RemoveAll("a"); !errors.Is(err, syscall.EIO) {
+				t.Errorf("remove: %v", err)
+			}
+			if err := f.store.SyncRemoved(); !errors.Is(err, syscall.EIO) {
+				t.Errorf("sync: %v", err)
+			}
+		}
+		f.survives("a/b/x", "1", "-")
+		f.disk.Inject(nil)
+		f.must(f.store.SyncRemoved())
+		f.survives("a/b/x", "-")
+	})
+}
+
 func TestReadersOutliveAReplacement(t *testing.T) {
 	in(t, func(f *fixture) {
 		first, err := f.store.Stage("a/x")

@@ -203,6 +203,7 @@ func (l *Limiter) Begin(w http.ResponseWriter, r *http.Request) (out http.Respon
 		l.refused.WithLabelValues(limit).Inc()
 		return nil, nil, nil, status.TooMany(limit)
 	}
+	tellAdmitted(w)
 	bodyEnds := func() {}
 	if len(r.Header["Upgrade"]) == 0 {
 		r, bodyEnds = l.limitBody(w, r)
@@ -213,6 +214,22 @@ func (l *Limiter) Begin(w http.ResponseWriter, r *http.Request) (out http.Respon
 		l.land(f)
 		l.leave(kind, caller, proven)
 	}, nil
+}
+
+// tellAdmitted tells a server that wants to know that a request is not refused
+// (http2.Options.AwaitAdmission).
+func tellAdmitted(w http.ResponseWriter) {
+	for w != nil {
+		if a, ok := w.(interface{ Admitted() }); ok {
+			a.Admitted()
+			return
+		}
+		inner, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return
+		}
+		w = inner.Unwrap()
+	}
 }
 
 // Refusal is the Status for a request that failed with err because of its own

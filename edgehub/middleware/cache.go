@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/klog/v2"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/edgehub-io/edge-hub/edgehub/cache"
 	"github.com/edgehub-io/edge-hub/edgehub/identity"
 	"github.com/edgehub-io/edge-hub/edgehub/limits"
+	"github.com/edgehub-io/edge-hub/edgehub/report"
 	"github.com/edgehub-io/edge-hub/edgehub/status"
 	"github.com/edgehub-io/edge-hub/edgehub/upstream"
 )
@@ -22,6 +24,11 @@ type Cache struct {
 	Store    *cache.Store
 	Identity *identity.Authenticator
 	Upstream *upstream.Upstream
+	// Seen is told of callers that kube-apiserver has accepted; nil tells nobody.
+	Seen *report.Seen
+	// Admits reports whether what ServiceAccounts of a namespace read as an agent is
+	// cached.
+	Admits func(agent, namespace string) bool
 }
 
 // WithCache records what kube-apiserver answers to cached agents, and answers
@@ -58,17 +65,24 @@ func (h *cached) response(resp *http.Response) error {
 		}
 		return nil
 	}
-	if !h.caches && resp.StatusCode != http.StatusUnauthorized {
+	seen := resp.StatusCode < http.StatusMultipleChoices && h.Seen != nil && h.Seen.Due(h.agent, r.Header.Get("Authorization"))
+	watches := h.info.Verb == "watch" && resp.StatusCode == http.StatusOK
+	if !h.caches && !seen && !watches && resp.StatusCode != http.StatusUnauthorized {
 		return nil
 	}
 	// The request as it was sent upstream tells who upstream takes the
 	// caller for.
 	id, credential, ok := h.Identity.Caller(r)
+	if seen {
+		h.note(id, credential)
+	}
 	if !ok {
 		return nil
 	}
-	h.Identity.Observe(credential, resp.StatusCode)
-	if !h.caches {
+	if h.caches || resp.StatusCode == http.StatusUnauthorized {
+		h.Identity.Observe(credential, resp.StatusCode)
+	}
+	if !h.caches && !watches {
 		return nil
 	}
 	if resp.StatusCode != http.StatusOK && !h.Upstream.Ready() {
@@ -80,6 +94,13 @@ func (h *cached) response(resp *http.Response) error {
 		resp.Body = h.Store.Record(q, resp)
 	}
 	return nil
+}
+
+// note tells of a caller, whoever it is.
+func (h *cached) note(id identity.Identity, credential identity.Credential) {
+	pair := report.Pair{Agent: h.agent, Namespace: identity.NamespaceOf(id.Key)}
+	_, pod, uid := credential.Pod()
+	h.Seen.Note(pair, pod, types.UID(uid), h.caches && h.Admits(pair.Agent, pair.Namespace))
 }
 
 // canAnswer reports whether the cache has an answer for the caller.

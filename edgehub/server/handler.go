@@ -17,9 +17,14 @@ func (h *hub) handler() http.Handler {
 	if h.node != nil {
 		asNode = upstream.Proxy(h.node, failed)
 	}
-	deps := middleware.Cache{Caches: h.config.Caches, Store: h.store, Identity: h.identity, Upstream: h.upstream}
+	deps := middleware.Cache{Caches: h.config.Caches, Store: h.store, Identity: h.identity, Upstream: h.upstream, Seen: h.seen,
+		Admits: func(agent, namespace string) bool { return h.config.Current().Admits(agent, namespace) }}
 	next := middleware.WithNode(h.identity.IsNode, asNode, upstream.Proxy(h.callers, failed))
 	next = middleware.WithCache(deps, next)
+	endpoint, _ := h.options.podEndpoint() // which was validated
+	next = middleware.WithRewrite(endpoint, h.identity.IsNode, next)
+	next = middleware.WithTokens(h.tokens, h.identity.IsNode, next)
+	next = middleware.WithFailingFast(h.identity.IsNode, next)
 	next = middleware.WithLimits(h.limiter, next)
 	next = middleware.WithSafeHeaders(next)
 	next = middleware.WithLog(middleware.NewMetrics(h.registry, h.listed).Observe, next)

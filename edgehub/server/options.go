@@ -7,11 +7,13 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/edgehub-io/edge-hub/edgehub/identity"
 	"github.com/edgehub-io/edge-hub/edgehub/limits"
 )
 
@@ -44,8 +46,17 @@ type Options struct {
 	// that Secrets are sealed with may be among them, see seal.OpenKey.
 	CredentialsDir string
 	AdminListen    string
-	Profiling      bool
-	Limits         limits.Options
+	// ExpiredTokenGrace is for how long a ServiceAccount token counts offline once
+	// it has expired, 0 for not at all. See identity.Options.ExpiredGrace.
+	ExpiredTokenGrace time.Duration
+	Profiling         bool
+	Limits            limits.Options
+	Pods              PodOptions
+	// Report keeps this node's EdgeHubNode current, and Version is what it says
+	// that the hub is.
+	Report       bool
+	ReportPeriod time.Duration // the shortest time between two reports
+	Version      string
 }
 
 // Validate checks what can be checked without looking at files.
@@ -77,6 +88,15 @@ func (o *Options) Validate() error {
 		if _, _, err := net.SplitHostPort(address); err != nil {
 			errs = append(errs, fmt.Errorf("address %q is not HOST:PORT: %w", address, err))
 		}
+	}
+	if _, err := o.podEndpoint(); err != nil {
+		errs = append(errs, err)
+	}
+	if o.Report && o.ReportPeriod < time.Second {
+		errs = append(errs, fmt.Errorf("--report-period %v must be at least 1s", o.ReportPeriod))
+	}
+	if o.ExpiredTokenGrace < 0 || o.ExpiredTokenGrace > identity.MaxExpiredGrace {
+		errs = append(errs, fmt.Errorf("--expired-token-grace %v must be between 0, which refuses expired tokens, and %v", o.ExpiredTokenGrace, identity.MaxExpiredGrace))
 	}
 	for flag, quota := range map[string]resource.Quantity{"cache-quota": o.CacheQuota, "cache-quota-per-agent": o.CacheQuotaPerAgent} {
 		if quota.Sign() < 0 {

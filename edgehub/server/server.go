@@ -30,7 +30,9 @@ import (
 	"github.com/edgehub-io/edge-hub/edgehub/identity"
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
 	"github.com/edgehub-io/edge-hub/edgehub/limits"
+	"github.com/edgehub-io/edge-hub/edgehub/report"
 	"github.com/edgehub-io/edge-hub/edgehub/seal"
+	"github.com/edgehub-io/edge-hub/edgehub/tokens"
 	"github.com/edgehub-io/edge-hub/edgehub/upstream"
 )
 
@@ -59,6 +61,9 @@ type hub struct {
 	config    *config.Source
 	identity  *identity.Authenticator
 	store     *cache.Store
+	tokens    *tokens.Tokens // that the kubelet was given
+	state     *os.Root
+	seen      *report.Seen
 	sealKey   *seal.Key      // that Secrets are sealed with; nil if they can't be cached
 	clientCAs *x509.CertPool // that client certificates are verified by, nil for none
 	serving   func(*tls.ClientHelloInfo) (*tls.Certificate, error)
@@ -88,6 +93,7 @@ func Run(ctx context.Context, options Options) error {
 	if err != nil {
 		return err
 	}
+	defer useCache(options, cacheDir, h.store)()
 
 	base, cancelRequests := context.WithCancel(context.Background())
 	defer cancelRequests()
@@ -100,12 +106,15 @@ func Run(ctx context.Context, options Options) error {
 		ErrorLog:          log.New(logWriter{}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return base },
 	}
-	if err := http2.Configure(proxy, http2.Options{MaxHandlers: maxHandlers(options.Limits)}); err != nil {
+	if err := http2.Configure(proxy, http2.Options{MaxHandlers: maxHandlers(options.Limits), AwaitAdmission: true}); err != nil {
 		return err
 	}
 	administration := &admin{config: h.config, identity: h.identity, upstream: h.upstream, store: h.store, sealKey: h.sealKey, registry: h.registry, certificates: h.certificates, profile: options.Profiling}
 	health := &http.Server{Handler: administration.handler(), ReadHeaderTimeout: readHeaderTimeout, ErrorLog: proxy.ErrorLog}
 
+	if err := h.ensureAddresses(); err != nil {
+		klog.ErrorS(err, "Could not give the node the hub's address")
+	}
 	listeners, err := listen(options)
 	if err != nil {
 		return err
@@ -134,7 +143,7 @@ func Run(ctx context.Context, options Options) error {
 	_ = health.Close()
 	stopBackground()
 	wg.Wait()
-	return errors.Join(err, h.store.Close())
+	return errors.Join(err, h.store.Close(), h.tokens.Close())
 }
 
 // maxHandlers is how many handlers HTTP/2 may run: those of all requests that
@@ -148,7 +157,7 @@ func maxHandlers(l limits.Options) int {
 
 // newHub builds the parts. Nothing runs yet.
 func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
-	h := &hub{options: options, registry: prometheus.NewRegistry()}
+	h := &hub{options: options, registry: prometheus.NewRegistry(), state: state, seen: newSeen(state)}
 	var err error
 	if h.cloud, err = options.cloud(); err != nil {
 		return nil, err
@@ -162,7 +171,10 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 	if options.NodeClientCertFile == "" {
 		node.Roots = nil // nobody can be forwarded as the node
 	}
-	if h.identity, err = identity.Open(identity.Options{StateDir: state, Node: node, Pods: h.pod}); err != nil {
+	if h.identity, err = identity.Open(identity.Options{
+		StateDir: state, Node: node, Pods: h.pod, Registry: h.registry,
+		ExpiredGrace: options.ExpiredTokenGrace, Offline: func() bool { return !h.upstream.Up() },
+	}); err != nil {
 		return nil, err
 	}
 	h.upstream = upstream.New(upstream.Options{Servers: h.cloud.servers, Date: h.identity.ObserveTime})
@@ -173,6 +185,7 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 			return nil, fmt.Errorf("the serving certificate: %w", err)
 		}
 		h.serving = cert.get
+		h.registry.MustRegister(expirations{"serving": cert})
 	} else {
 		if err := h.manageCertificates(state); err != nil {
 			return nil, err
@@ -195,8 +208,8 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 	}
 	h.client = &http.Client{Transport: rt, CheckRedirect: noRedirect}
 	h.limiter = limits.New(options.Limits, func(r *http.Request) (string, bool) {
-		id, err := h.identity.Authenticate(r)
-		return id.Key, err == nil
+		id, ok := h.identity.Proven(r)
+		return id.Key, ok
 	}, h.registry)
 	h.config = config.Open(state, h.registry)
 	if h.sealKey, err = seal.OpenKey(options.CredentialsDir, state); err != nil {
@@ -211,10 +224,14 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 		Admits: func(agent, key string) bool {
 			return h.config.Current().Admits(agent, identity.NamespaceOf(key))
 		},
+		Relists: func(agent, namespace string) bool { return h.config.Current().Relists(agent, namespace) },
+		Online:  h.upstream.Up,
+		State:   state,
 		DenySecrets: func(agent, key string) bool {
 			return h.config.Current().Secrets(agent, identity.NamespaceOf(key)) == hubconfig.DenySecrets
 		},
 	})
+	h.tokens = tokens.Open(tokens.Options{FS: journal.OS(state), Key: h.sealKey, Now: h.identity.Now, Pods: h.pod, Registry: h.registry})
 	if _, known, _ := h.config.Status(); known {
 		h.setAgents(h.config.Current())
 	} else {
@@ -222,6 +239,7 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 		// not wanted.
 		h.store.KeepAgents(h.config.Caches)
 	}
+	h.observe()
 	return h, nil
 }
 
@@ -237,8 +255,11 @@ func (h *hub) start(ctx context.Context, wg *sync.WaitGroup) {
 		})
 	})
 	wg.Go(func() { h.store.Run(ctx) })
+	wg.Go(func() { h.keepSeen(ctx) })
 	wg.Go(func() { h.limiter.Run(ctx) })
-	beFrugal(0)
+	wg.Go(func() { h.keepAddresses(ctx) })
+	wg.Go(func() { h.tokens.Run(ctx) })
+	beFrugal(ctx)
 	wg.Go(func() { trim(ctx) })
 	if h.certificates != nil {
 		wg.Go(func() {
@@ -258,6 +279,13 @@ func (h *hub) start(ctx context.Context, wg *sync.WaitGroup) {
 				h.followConfig(ctx)
 			}
 		})
+		if h.options.Report {
+			wg.Go(func() {
+				if h.certificates.AwaitClient(ctx) == nil {
+					h.report(ctx)
+				}
+			})
+		}
 		return
 	}
 	if !h.identity.KeysKnown() {
@@ -269,6 +297,9 @@ func (h *hub) start(ctx context.Context, wg *sync.WaitGroup) {
 	}
 	wg.Go(func() { h.identity.Run(ctx, h.fetch) })
 	wg.Go(func() { h.followConfig(ctx) })
+	if h.options.Report {
+		wg.Go(func() { h.report(ctx) })
+	}
 }
 
 // followConfig follows the ConfigMap while the cloud is reachable. It begins
@@ -293,15 +324,15 @@ func (h *hub) setAgents(hubconfig.Config) {
 }
 
 // pod tells whether a Pod of this node exists, as far as its kubelet knows.
-func (h *hub) pod(namespace, name, uid string) identity.Existence {
-	has, known := h.store.NodePod(identity.NodeIdentity(h.options.NodeName).Key, h.options.NodeName, namespace, name)
+func (h *hub) pod(namespace, name, uid string) (identity.Existence, time.Duration) {
+	has, age, known := h.store.NodePod(identity.NodeIdentity(h.options.NodeName).Key, h.options.NodeName, namespace, name)
 	switch {
 	case !known:
-		return identity.Unknown
+		return identity.Unknown, 0
 	case has == uid:
-		return identity.Exists
+		return identity.Exists, age
 	}
-	return identity.Gone
+	return identity.Gone, age
 }
 
 // listed reports whether an agent is cached by name, not by "*".

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -17,21 +16,7 @@ const (
 	trimStart = time.Second
 	// trimGrowth is what is worth the processor time of a collection.
 	trimGrowth = 6 << 20
-	// frugalAbove is what Go's runtime may hold before it collects garbage
-	// more often than when the heap has doubled. A hub may take 64 MB, and the
-	// program itself is some of that.
-	frugalAbove = 44 << 20
 )
-
-// beFrugal has garbage that a burst leaves behind collected before the next burst
-// takes new memory. It costs processor time, the more the nearer to the limit, so
-// what is in use, in bytes, moves the limit up. An operator's own GOMEMLIMIT is
-// respected.
-func beFrugal(used uint64) {
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(max(frugalAbove, int64(used)*3/2+frugalAbove/2))
-	}
-}
 
 // trim gives memory back that a burst needed, such as lists of many megabytes or
 // the start of all Pods of a node: Go's runtime would keep most of it for minutes,
@@ -55,7 +40,6 @@ func trim(ctx context.Context) {
 			klog.V(2).InfoS("Pages of the program stay mapped", "reason", err)
 		}
 		trimmed = resident()
-		beFrugal(trimmed)
 	}
 }
 

@@ -35,19 +35,46 @@ func TestMemoryOfABurstIsGivenBack(t *testing.T) {
 	})
 }
 
-// TestWhatIsInUseMovesTheMemoryLimit, lest the hub do nothing but collect.
+// TestWhatIsInUseMovesTheMemoryLimit, up and down, lest the hub do nothing but
+// collect or keep what it needs no more.
 func TestWhatIsInUseMovesTheMemoryLimit(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", "")
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
-	for used, want := range map[uint64]int64{0: frugalAbove, 10 << 20: frugalAbove, 100 << 20: 172 << 20} {
-		beFrugal(used)
-		if got := debug.SetMemoryLimit(-1); got != want {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	beFrugal(ctx)
+	await := func(reached func(limit int64) bool) {
+		t.Helper()
+		var limit int64
+		for range 1000 {
+			runtime.GC()
+			if limit = debug.SetMemoryLimit(-1); reached(limit) {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Fatalf("the limit is %d MiB", limit>>20)
+	}
+	for range 64 {
+		sink = append(sink, make([]byte, 1<<20))
+	}
+	await(func(limit int64) bool { return limit > 64<<20 && limit < 128<<20 })
+	sink = nil
+	await(func(limit int64) bool { return limit < 64<<20 })
+}
+
+func TestFrugalLimit(t *testing.T) {
+	for used, want := range map[int64]int64{0: frugalAbove, 33 << 20: frugalAbove, 40 << 20: 43 << 20, 40<<20 + 1: 44 << 20, 100 << 20: 116 << 20} {
+		if got := frugalLimit(used); got != want {
 			t.Errorf("with %d bytes in use the limit is %d", used, got)
 		}
 	}
+}
+
+func TestOperatorsMemoryLimit(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", "off")
 	before := debug.SetMemoryLimit(-1)
-	beFrugal(1 << 40)
+	beFrugal(t.Context())
 	if debug.SetMemoryLimit(-1) != before {
 		t.Error("an operator's limit is not respected")
 	}

@@ -47,7 +47,7 @@ func (p *reads) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if incoming != nil {
 		err = copyBody(w, resp.Body, incoming)
 	} else {
-		err = copyStream(w, resp.Body)
+		err = copyStream(w, resp.Body, resp.ProtoMajor == 2)
 	}
 	_ = resp.Body.Close()
 	if err != nil {
@@ -81,18 +81,23 @@ func copyBody(w http.ResponseWriter, body io.Reader, incoming interface{ waits()
 }
 
 // copyStream passes on each piece of a body as it comes. It waits with a small
-// buffer, since most streams do little else.
-func copyStream(w http.ResponseWriter, body io.Reader) error {
-	small := smallBuffers.Get().(*[smallBuffer]byte)
-	defer smallBuffers.Put(small)
+// buffer, or with none if the body waits in a Read of nothing until there is
+// something, as those of Go's HTTP/2 client do: most streams do little else.
+func copyStream(w http.ResponseWriter, body io.Reader, awaitsNothing bool) error {
+	var small []byte
+	if !awaitsNothing {
+		buffer := smallBuffers.Get().(*[smallBuffer]byte)
+		defer smallBuffers.Put(buffer)
+		small = buffer[:]
+	}
 	flusher := http.NewResponseController(w)
 	if err := flusher.Flush(); err != nil { // the header, long before the first event
 		return err
 	}
 	for {
-		n, err := pass(w, body, small[:], flusher)
+		n, err := pass(w, body, small, flusher)
 		if err == nil && n == len(small) {
-			err = passBurst(w, body, flusher)
+			err = passMore(w, body, flusher)
 		}
 		if err != nil {
 			return end(err)
@@ -100,12 +105,12 @@ func copyStream(w http.ResponseWriter, body io.Reader) error {
 	}
 }
 
-// passBurst takes a large buffer for as long as it is of use.
-func passBurst(w io.Writer, body io.Reader, flusher *http.ResponseController) error {
+// passMore takes a large buffer for as long as it is filled.
+func passMore(w io.Writer, body io.Reader, flusher *http.ResponseController) error {
 	large := buffers{}.Get()
 	defer buffers{}.Put(large)
 	for {
-		if n, err := pass(w, body, large, flusher); err != nil || n < smallBuffer {
+		if n, err := pass(w, body, large, flusher); err != nil || n < len(large) {
 			return err
 		}
 	}
@@ -133,7 +138,7 @@ func end(err error) error {
 }
 
 const (
-	bufferSize  = 32 << 10 // that of io.Copy
+	bufferSize  = 16 << 10 // a TLS record of either side
 	smallBuffer = 2 << 10
 )
 

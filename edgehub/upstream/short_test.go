@@ -287,6 +287,55 @@ func TestALostEndpointEndsDials(t *testing.T) {
 	}
 }
 
+// TestAnEndpointThatWasLostMeanwhileIsNotAsked: several endpoints behind one link are
+// lost together, and nobody waits for one after the other.
+func TestAnEndpointThatWasLostMeanwhileIsNotAsked(t *testing.T) {
+	dialed := make(chan net.Conn, 2)
+	var servers []*url.URL
+	for range 2 {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		servers = append(servers, mustURL(t, "https://"+listener.Addr().String()))
+		go func() {
+			if conn, err := listener.Accept(); err == nil { // and never answers
+				dialed <- conn
+			}
+		}()
+	}
+	u := New(Options{Servers: servers})
+	rt := u.Transport(&tls.Config{})
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://kube-apiserver/api", nil)
+	info := &request.RequestInfo{IsResourceRequest: true, Verb: "get"}
+	failed := make(chan error, 1)
+	go func() {
+		resp, err := rt.RoundTrip(req.WithContext(request.WithRequestInfo(req.Context(), info)))
+		if err == nil {
+			resp.Body.Close()
+		}
+		failed <- err
+	}()
+	conn := <-dialed
+	defer conn.Close()
+	asked := 0
+	if conn.LocalAddr().String() != servers[0].Host {
+		asked = 1
+	}
+	u.endpoints[1-asked].fail(errSilent)
+	u.endpoints[asked].fail(errSilent)
+	if err := <-failed; !errors.Is(err, ErrDown) {
+		t.Errorf("failed with %v", err)
+	}
+	select {
+	case conn := <-dialed:
+		conn.Close()
+		t.Error("the other endpoint was asked, which was lost before")
+	default:
+	}
+}
+
 func TestHeadersOfAConnectionStayWithIt(t *testing.T) {
 	s := newServer(t)
 	_, rt := newUpstream(t, s)

@@ -22,6 +22,9 @@ const (
 	// reads slowly, per stream. It costs this much memory, and limits a stream
 	// to this much per round trip. Lists have connections of their own.
 	streamBuffer = 256 << 10
+	// crowdBuffer is the same for a read that found all of its connections
+	// taken: there are many then, which share the link anyway.
+	crowdBuffer = 64 << 10
 	// connectionBuffer bounds it for all streams together. Clients that don't
 	// read must not use it up, or nobody's events would come any more.
 	connectionBuffer = 64 << 20
@@ -41,8 +44,15 @@ type Transport struct {
 // connections to one endpoint.
 type connections struct {
 	shared  *http.Transport // HTTP/2 where the endpoint has it
+	crowd   *http.Transport // the same, for reads that found no short connection
 	upgrade *http.Transport // HTTP/1.1, for requests that take over their connection
 	shorts  *shorts         // HTTP/1.1, for reads that end soon
+}
+
+func (c *connections) closeIdle() {
+	for _, t := range []*http.Transport{c.shared, c.crowd, c.upgrade} {
+		t.CloseIdleConnections()
+	}
 }
 
 // Transport returns a new Transport. config must not be changed afterwards.
@@ -59,13 +69,18 @@ func (t *Transport) connections(e *endpoint) *connections {
 	defer t.mu.Unlock()
 	c := t.conns[e]
 	if c == nil {
-		c = &connections{shared: t.newTransport(e, true), upgrade: t.newTransport(e, false), shorts: newShorts(e, t.tls)}
+		c = &connections{
+			shared: t.newTransport(e, true, streamBuffer), crowd: t.newTransport(e, true, crowdBuffer),
+			upgrade: t.newTransport(e, false, 0), shorts: newShorts(e, t.tls),
+		}
 		t.conns[e] = c
 	}
 	return c
 }
 
-func (t *Transport) newTransport(e *endpoint, http2 bool) *http.Transport {
+// newTransport makes connections on which buffer bytes of each HTTP/2 stream may
+// wait to be read.
+func (t *Transport) newTransport(e *endpoint, http2 bool, buffer int) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(http2)
@@ -76,7 +91,7 @@ func (t *Transport) newTransport(e *endpoint, http2 bool) *http.Transport {
 		TLSClientConfig:     config,
 		TLSHandshakeTimeout: dialTimeout,
 		Protocols:           protocols,
-		HTTP2:               &http.HTTP2Config{MaxReceiveBufferPerStream: streamBuffer, MaxReceiveBufferPerConnection: connectionBuffer},
+		HTTP2:               &http.HTTP2Config{MaxReceiveBufferPerStream: buffer, MaxReceiveBufferPerConnection: connectionBuffer},
 		MaxIdleConnsPerHost: 64,
 		IdleConnTimeout:     90 * time.Second,
 		// Bodies pass as they are, compressed or not.
@@ -92,8 +107,7 @@ func (t *Transport) forget(e *endpoint, cause error) {
 	delete(t.conns, e)
 	t.mu.Unlock()
 	if c != nil {
-		c.shared.CloseIdleConnections()
-		c.upgrade.CloseIdleConnections()
+		c.closeIdle()
 		c.shorts.close(cause)
 	}
 }
@@ -106,8 +120,7 @@ func (t *Transport) Renew() {
 	t.conns = map[*endpoint]*connections{}
 	t.mu.Unlock()
 	for _, c := range old {
-		c.shared.CloseIdleConnections()
-		c.upgrade.CloseIdleConnections()
+		c.closeIdle()
 	}
 }
 
@@ -122,6 +135,9 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	err := ErrDown
 	for _, e := range t.upstream.candidates() {
+		if e.state.Load() == stateDown {
+			continue // it was lost while another one was waited for
+		}
 		var resp *http.Response
 		resp, err = t.try(e, req)
 		if err == nil {
@@ -166,6 +182,7 @@ func isDialError(err error) bool {
 // down, even in the middle of its response.
 func (t *Transport) try(e *endpoint, req *http.Request) (*http.Response, error) {
 	c := t.connections(e)
+	rt := c.shared
 	if isShort(req) {
 		out := *req
 		out.URL, out.Host, out.Body = resolve(e.url, req.URL), e.url.Host, nil
@@ -176,6 +193,7 @@ func (t *Transport) try(e *endpoint, req *http.Request) (*http.Response, error) 
 		if err != errNoShort {
 			return resp, err
 		}
+		rt = c.crowd
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	alive := e.context()
@@ -183,7 +201,6 @@ func (t *Transport) try(e *endpoint, req *http.Request) (*http.Response, error) 
 	out := req.WithContext(ctx)
 	out.URL = resolve(e.url, req.URL)
 	out.Host = ""
-	rt := c.shared
 	if out.Header.Get("Upgrade") != "" {
 		rt = c.upgrade
 	}

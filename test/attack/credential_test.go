@@ -153,8 +153,13 @@ type judge struct {
 
 var marked = regexp.MustCompile(`(probe|smuggled|pipelined)-(\d+)`)
 
-// ownURIs are what the hub asks for itself.
-var ownURIs = []string{"/readyz", "/.well-known/openid-configuration", "/openid/v1/jwks"}
+// ownPaths are what the hub asks for itself: whether kube-apiserver is ready, the
+// keys of tokens, its configuration, and where to report what it has cached.
+var ownPaths = []string{
+	"/readyz", "/.well-known/openid-configuration", "/openid/v1/jwks", "/api/v1/namespaces/kube-system/configmaps",
+	"/api/v1/nodes/" + hub.NodeName,
+	"/apis/edgehub.io/v1alpha1/edgehubnodes/" + hub.NodeName, "/apis/edgehub.io/v1alpha1/edgehubnodes/" + hub.NodeName + "/status",
+}
 
 func (j *judge) judge(s recorder.Request) error {
 	if s.Host != j.upstream {
@@ -173,7 +178,8 @@ func (j *judge) judge(s recorder.Request) error {
 	mark := marked.FindStringSubmatch(s.URI)
 	if s.Certificate == hub.User {
 		j.own++
-		if mark != nil || !slices.Contains(ownURIs, s.URI) && !strings.HasPrefix(s.URI, "/api/v1/namespaces/kube-system/configmaps?") {
+		path, _, _ := strings.Cut(s.URI, "?")
+		if mark != nil || !slices.Contains(ownPaths, path) {
 			return errors.New("it has the hub's certificate")
 		}
 		return nil

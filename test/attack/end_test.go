@@ -60,7 +60,7 @@ func TestARequestEndsWithItsCaller(t *testing.T) {
 					_, _ = io.WriteString(conn, " ") // and its body goes on
 				}
 				w.Expect(conn.Close()).To(Succeed())
-				w.Eventually(func() int { return inFlight(w.admin("/metrics")) }).WithTimeout(10*time.Second).Should(BeZero(), "still under way: %q", request)
+				w.Eventually(func() int { return inFlight(w.admin("/metrics")) }).WithTimeout(time.Minute).Should(BeZero(), "still under way: %q", request)
 			}
 		})
 	}

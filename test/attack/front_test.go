@@ -3,6 +3,7 @@ package attack
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"fmt"
 	"io"
 	"log"
@@ -36,11 +37,22 @@ func (w *world) startFront() (address string) {
 	proxy := &httputil.ReverseProxy{
 		Transport: &http.Transport{TLSClientConfig: roots, ForceAttemptHTTP2: true}, FlushInterval: -1, ErrorLog: quiet,
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		// kube-apiserver refuses without a look at the body. Go's HTTP/2 client
+		// would wait for more of it before it ends the answer, while the hub
+		// sees no need to send any.
+		ModifyResponse: func(resp *http.Response) error {
+			if body, ok := resp.Request.Context().Value(bodyKey{}).(io.Closer); ok && resp.StatusCode >= http.StatusBadRequest {
+				_ = body.Close()
+			}
+			return nil
+		},
 	}
 	object := `{"metadata":{"name":"x","namespace":"big","resourceVersion":"4"},"data":{"a":"` + strings.Repeat("a", 4000) + `"}}`
 	piece := []byte(strings.Repeat(object+",", megabyte/len(object)))
 	mux := http.NewServeMux()
-	mux.Handle("/", proxy)
+	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
+		proxy.ServeHTTP(rw, r.WithContext(context.WithValue(r.Context(), bodyKey{}, r.Body)))
+	})
 	mux.HandleFunc("/api/v1/namespaces/quiet/configmaps", func(rw http.ResponseWriter, r *http.Request) {
 		answerHead(rw, "application/json", "")
 		_ = http.NewResponseController(rw).Flush()
@@ -79,6 +91,8 @@ func (w *world) startFront() (address string) {
 	w.Cleanup(func() { _ = server.Close() })
 	return "https://" + listener.Addr().String()
 }
+
+type bodyKey struct{} // of a request's body as it came
 
 func answerHead(rw http.ResponseWriter, mediaType, encoding string) {
 	rw.Header().Set("Audit-Id", "1")

@@ -22,7 +22,13 @@ import (
 	"github.com/edgehub-io/edge-hub/test/hub"
 )
 
-// honest is a program that reads and watches all the time.
+// patience is how long a program may have to wait for an answer or an event. A hub
+// on a machine that is busy with other things may take its cloud for gone, for
+// some seconds.
+const patience = 15 * time.Second
+
+// honest is a program that reads and watches all the time. It comes back when it
+// is told to, as every client of Kubernetes does.
 type honest struct {
 	w      *world
 	token  string
@@ -31,7 +37,9 @@ type honest struct {
 
 	mu       sync.Mutex
 	times    []time.Duration // of GETs
+	asked    time.Time       // the latest of them
 	fresh    int             // on a new connection
+	returns  int             // after a 429 or a 503
 	events   int
 	watches  int           // that ended
 	late     time.Duration // the latest event
@@ -74,7 +82,13 @@ func (h *honest) get(ctx context.Context) {
 			client = fresh
 		}
 		start := time.Now()
+		h.mu.Lock()
+		h.asked = start
+		h.mu.Unlock()
 		resp, err := hub.Do(ctx, client, h.w.hub.URL(), hub.Request{Path: "/api/v1/namespaces/calm/configmaps/c", Token: h.token, UserAgent: "edge-app/1"})
+		for err == nil && h.comesBack(ctx, resp.Code, resp.Header) {
+			resp, err = hub.Do(ctx, client, h.w.hub.URL(), hub.Request{Path: "/api/v1/namespaces/calm/configmaps/c", Token: h.token, UserAgent: "edge-app/1"})
+		}
 		switch {
 		case err != nil:
 			h.fail(ctx, "GET %d: %v", n, err)
@@ -88,6 +102,23 @@ func (h *honest) get(ctx context.Context) {
 		}
 		h.mu.Unlock()
 		time.Sleep(10 * time.Millisecond) // a program has other things to do, too
+	}
+}
+
+// comesBack waits if an answer says when to come back, and reports whether to.
+func (h *honest) comesBack(ctx context.Context, code int, header http.Header) bool {
+	seconds, err := strconv.Atoi(header.Get("Retry-After"))
+	if err != nil || code != http.StatusTooManyRequests && code != http.StatusServiceUnavailable {
+		return false
+	}
+	h.mu.Lock()
+	h.returns++
+	h.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(time.Duration(seconds) * time.Second):
+		return true
 	}
 }
 
@@ -116,6 +147,10 @@ func (h *honest) watch(ctx context.Context, watching chan struct{}) {
 		})
 		if watching != nil {
 			close(watching)
+		}
+		if err == nil && h.comesBack(ctx, resp.StatusCode, resp.Header) {
+			_ = resp.Body.Close()
+			continue
 		}
 		if err == nil && resp.StatusCode != http.StatusOK {
 			err = fmt.Errorf("status %d", resp.StatusCode)
@@ -170,18 +205,20 @@ func (h *honest) account(t *testing.T, g *WithT) string {
 	defer h.mu.Unlock()
 	slices.Sort(h.times)
 	g.Expect(h.times).NotTo(BeEmpty(), "not one answer")
-	p99 := h.times[len(h.times)*99/100]
-	text := fmt.Sprintf("%d GETs (%d on new connections), half within %v, 99%% within %v; %d events, the latest after %v, the watch ended %d times; %d failures",
-		len(h.times), h.fresh, h.times[len(h.times)/2].Round(time.Millisecond), p99.Round(time.Millisecond), h.events, h.late.Round(time.Millisecond), h.watches, len(h.failures))
+	half, longest := h.times[len(h.times)/2], h.times[len(h.times)-1]
+	text := fmt.Sprintf("%d GETs (%d on new connections), half within %v, all within %v; %d events, the latest after %v, the watch ended %d times; told to come back %d times; %d failures",
+		len(h.times), h.fresh, half.Round(time.Millisecond), longest.Round(time.Millisecond), h.events, h.late.Round(time.Millisecond), h.watches, h.returns, len(h.failures))
 	for _, failure := range h.failures[:min(3, len(h.failures))] {
 		t.Error(failure)
 	}
 	g.Expect(h.failures).To(BeEmpty())
-	g.Expect(p99).To(BeNumerically("<", 3*time.Second))
+	g.Expect(half).To(BeNumerically("<", 2*time.Second))
+	g.Expect(max(longest, time.Since(h.asked))).To(BeNumerically("<", patience))
 	for n, sent := range h.sent {
-		g.Expect(time.Since(sent)).To(BeNumerically("<", 10*time.Second), "change %d was not heard of", n)
+		g.Expect(time.Since(sent)).To(BeNumerically("<", patience), "change %d was not heard of", n)
 	}
-	g.Expect(h.late).To(BeNumerically("<", 10*time.Second))
+	g.Expect(h.late).To(BeNumerically("<", patience))
+	h.returns = 0
 	h.times, h.fresh, h.events, h.watches, h.late, h.failures = nil, 0, 0, 0, 0, nil
 	return text
 }

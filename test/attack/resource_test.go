@@ -24,13 +24,8 @@ import (
 	"github.com/edgehub-io/edge-hub/test/report"
 )
 
-const (
-	// maxRSS is what a hub may take, whatever its callers do.
-	maxRSS = 64 << 20
-	// maxOpen bounds it in those attacks through which maxRSS is not held on
-	// every machine yet.
-	maxOpen = 128 << 20
-)
+// maxRSS is what a hub may take, whatever its callers do.
+const maxRSS = 64 << 20
 
 // siege is a hub without the race detector, which takes memory of its own, an
 // honest client, and a caller with an identity that wants to ruin it.
@@ -45,23 +40,20 @@ type siege struct {
 type attack struct {
 	name string
 	run  func(*siege, context.Context) string
-	// open says what takes more than maxRSS on some machines. It is reported,
-	// and bounded by maxOpen.
-	open string
 }
 
-// attacks are done one after the other. Those that are open come last: memory
-// that they took is not given back at once.
+// attacks are done one after the other: what one leaves behind is not given back
+// at once, and counts for those that follow.
 var attacks = []attack{
 	{name: "2,000 connections that are half open", run: (*siege).slowloris},
 	{name: "huge headers", run: (*siege).headers},
 	{name: "slow and large bodies", run: (*siege).bodies},
-	{name: "readers that never read", run: (*siege).deafReaders, open: "queues of recordings, and buffers of HTTP/2"},
-	{name: "as many connections as three addresses may have", run: (*siege).crowd, open: "45 KB a connection"},
-	{name: "200 lists of 20 MB at once", run: (*siege).lists, open: "garbage of 100 lists"},
-	{name: "gzip bombs", run: (*siege).bombs, open: "garbage of recordings"},
-	{name: "10,000 watches of one identity", run: (*siege).watches, open: "a watch takes 30 KB, and little room is left beside what lists left behind"},
-	{name: "50,000 requests that are reset at once", run: (*siege).rapidReset, open: "what the attacks before it left behind; it takes 46 to 56 MB here"},
+	{name: "readers that never read", run: (*siege).deafReaders},
+	{name: "as many connections as three addresses may have", run: (*siege).crowd},
+	{name: "200 lists of 20 MB at once", run: (*siege).lists},
+	{name: "gzip bombs", run: (*siege).bombs},
+	{name: "10,000 watches of one identity", run: (*siege).watches},
+	{name: "50,000 requests that are reset at once", run: (*siege).rapidReset},
 }
 
 // TestMemoryStaysBoundedAndHonestClientsAreServedThroughEveryAttack, all of them
@@ -76,7 +68,7 @@ func TestMemoryStaysBoundedAndHonestClientsAreServedThroughEveryAttack(t *testin
 			// What one attacker left behind is not the next one's.
 			s.token, _ = s.account("siege", fmt.Sprint("attacker-", i))
 			s.peak()
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			start := time.Now()
 			note := attack.run(s, ctx)
@@ -85,14 +77,7 @@ func TestMemoryStaysBoundedAndHonestClientsAreServedThroughEveryAttack(t *testin
 			left := inFlight(s.admin("/metrics"))
 			served := s.honest.account(t, g)
 			report.Line(t, "%.1f s, RSS at most %d MB; %s; %d requests left under way; the honest client: %s", time.Since(start).Seconds(), peak>>20, note, left, served)
-			most := maxRSS
-			if attack.open != "" {
-				most = maxOpen
-			}
-			if peak >= maxRSS {
-				report.Line(t, "more than the %d MB that it should take, because of %s", maxRSS>>20, attack.open)
-			}
-			g.Expect(peak).To(BeNumerically("<", most))
+			g.Expect(peak).To(BeNumerically("<", maxRSS))
 		})
 	}
 	s.WithT = NewWithT(t)

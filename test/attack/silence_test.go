@@ -63,7 +63,7 @@ func TestLogsAndMetricsHoldNoTokenNoSecretAndNoUnboundedUserAgent(t *testing.T) 
 			w.send(p.client, hub.Request{Method: "POST", Path: "/api/v1/namespaces/silence/secrets", Token: token, Body: body, Header: map[string][]string{"Content-Type": {"application/json"}}, UserAgent: "edge-app/1"})
 		}
 	}
-	w.Eventually(func() int { return w.send(p.client, p.request(online[3], "secrets", "edge-app/1", p)).Code }).WithTimeout(10 * time.Second).Should(Equal(200))
+	w.Eventually(func() int { return w.send(p.client, p.request(online[3], "secrets", "edge-app/1", p)).Code }).WithTimeout(time.Minute).Should(Equal(200))
 	ask()
 	w.loseCloud()
 	ask()

@@ -28,20 +28,20 @@ import (
 func TestCase01InformerWithDefaultsSyncsOfflineAndWatchListPrunes(t *testing.T) {
 	s := newSite(t)
 	first := s.program(s.token, false)
-	s.Eventually(first.configMaps.HasSynced).WithTimeout(15 * time.Second).Should(BeTrue())
+	s.Eventually(first.configMaps.HasSynced).WithTimeout(time.Minute).Should(BeTrue())
 	s.Expect(first.configMaps.GetStore().ListKeys()).To(HaveLen(5))
 	first.end()
 	for _, name := range []string{"cm-1", "cm-3"} { // while the client is away
 		s.Expect(s.client.CoreV1().ConfigMaps(namespace).Delete(s.Context(), name, metav1.DeleteOptions{})).To(Succeed())
 	}
 	second := s.program(s.token, false)
-	s.Eventually(second.configMaps.HasSynced).WithTimeout(15 * time.Second).Should(BeTrue())
+	s.Eventually(second.configMaps.HasSynced).WithTimeout(time.Minute).Should(BeTrue())
 	second.end()
 
 	s.loseCloud()
 	s.claim("a new process with client-go's defaults syncs offline", func(s *site) {
 		third := s.program(s.fresh, false)
-		s.Eventually(third.configMaps.HasSynced).WithTimeout(15 * time.Second).Should(BeTrue())
+		s.Eventually(third.configMaps.HasSynced).WithTimeout(time.Minute).Should(BeTrue())
 		s.Expect(third.configMaps.GetStore().ListKeys()).To(ConsistOf("shop/cm-0", "shop/cm-2", "shop/cm-4"))
 	})
 	s.claim("a WatchList leaves nothing of what was deleted meanwhile", func(s *site) {
@@ -124,7 +124,7 @@ func (w *world) discovery() discovery.DiscoveryInterface {
 func TestCase03WatchOfTablesNeitherStallsTheClientNorHarmsTheCache(t *testing.T) {
 	s := newSite(t)
 	informed := s.program(s.token, false)
-	s.Eventually(informed.configMaps.HasSynced).WithTimeout(15 * time.Second).Should(BeTrue())
+	s.Eventually(informed.configMaps.HasSynced).WithTimeout(time.Minute).Should(BeTrue())
 	version := s.list("")
 	tables := s.stream(s.hub.URL(), hub.Request{
 		Path: configMaps + "?watch=true&resourceVersion=" + version, Token: s.token, UserAgent: userAgent,
@@ -141,9 +141,9 @@ func TestCase03WatchOfTablesNeitherStallsTheClientNorHarmsTheCache(t *testing.T)
 		}
 	})
 	s.claim("kubectl get --watch prints all five", func(s *site) {
-		s.Eventually(func() int { return strings.Count(kubectl(), "MODIFIED") }).WithTimeout(15*time.Second).Should(Equal(5), kubectl)
+		s.Eventually(func() int { return strings.Count(kubectl(), "MODIFIED") }).WithTimeout(time.Minute).Should(Equal(5), kubectl)
 	})
-	s.Eventually(func() string { return informed.value("cm-4") }).WithTimeout(15 * time.Second).Should(Equal("changed"))
+	s.Eventually(func() string { return informed.value("cm-4") }).WithTimeout(time.Minute).Should(Equal("changed"))
 	s.loseCloud()
 	s.claim("the objects that were cached beside it are whole and current", func(s *site) {
 		s.Expect(s.servedValues()).To(HaveLen(5))
@@ -343,7 +343,7 @@ func (s *site) defineFarm(admin dynamic.Interface, kind, plural string) {
 	s.Eventually(func() error { // an earlier run's may be on its way out
 		_, err := crds.Create(s.Context(), definition, metav1.CreateOptions{})
 		return err
-	}).WithTimeout(15 * time.Second).Should(Succeed())
+	}).WithTimeout(time.Minute).Should(Succeed())
 	s.Cleanup(func() { _ = crds.Delete(s.cleanupContext(), name, metav1.DeleteOptions{}) })
 	objects := admin.Resource(schema.GroupVersionResource{Group: farm, Version: "v1", Resource: plural}).Namespace(namespace)
 	for _, object := range []string{"first", "second"} {
@@ -352,7 +352,7 @@ func (s *site) defineFarm(admin dynamic.Interface, kind, plural string) {
 				"apiVersion": farm + "/v1", "kind": kind, "metadata": map[string]any{"name": object},
 			}}, metav1.CreateOptions{})
 			return err
-		}).WithTimeout(15 * time.Second).Should(Succeed())
+		}).WithTimeout(time.Minute).Should(Succeed())
 	}
 }
 
@@ -365,7 +365,7 @@ func (s *site) farm(kind string) dynamic.ResourceInterface {
 		mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(s.discovery()))
 		mapping, err = mapper.RESTMapping(schema.GroupKind{Group: farm, Kind: kind})
 		return err
-	}).WithTimeout(15 * time.Second).Should(Succeed())
+	}).WithTimeout(time.Minute).Should(Succeed())
 	client, err := dynamic.NewForConfig(s.programConfig(s.token))
 	s.Expect(err).NotTo(HaveOccurred())
 	return client.Resource(mapping.Resource).Namespace(namespace)
@@ -491,7 +491,7 @@ func TestCase16RemovedAgentsLeaveNoFiles(t *testing.T) {
 	read := func(s *site, agents ...string) {
 		for _, agent := range agents {
 			s.live(hub.Request{Path: configMaps, UserAgent: agent + "/1"})
-			s.Eventually(func() []string { return s.filesWith(canary) }).WithTimeout(5 * time.Second).Should(ContainElement(HavePrefix("cache/" + agent + "/")))
+			s.Eventually(func() []string { return s.filesWith(canary) }).WithTimeout(time.Minute).Should(ContainElement(HavePrefix("cache/" + agent + "/")))
 		}
 	}
 	read(s, "foo-manager", "manager", "Manager")

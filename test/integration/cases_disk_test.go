@@ -238,7 +238,7 @@ func TestCase17StoringALargeListCostsLittleMemoryAndLessThanDecodingIt(t *testin
 		WithTimeout(30 * time.Second).Should(BeNumerically(">", len(body)))
 	s.Eventually(func() ([]string, error) {
 		return filepath.Glob(filepath.Join(s.hub.CacheDir(), app, "*", "configmaps.v1.core", ns+".jsonl"))
-	}).WithTimeout(10 * time.Second).Should(HaveLen(1))
+	}).WithTimeout(time.Minute).Should(HaveLen(1))
 	storing := time.Duration((s.metric(processor) - processorBefore) * float64(time.Second))
 	grown := int64(s.metric(memory) - memoryBefore)
 	written := s.metric("edgehub_cache_written_bytes_total") - writtenBefore

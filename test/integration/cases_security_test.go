@@ -37,10 +37,10 @@ func TestCase09NoTwoLeadersWithoutTheCloud(t *testing.T) {
 	s := newSite(t)
 	first, second := s.elect("first"), s.elect("second")
 	lead := func() int { return int(first.Load()) + int(second.Load()) }
-	s.Eventually(lead).WithTimeout(15 * time.Second).Should(Equal(1))
+	s.Eventually(lead).WithTimeout(time.Minute).Should(Equal(1))
 	s.loseCloud()
 	s.claim("whoever leads stops", func(s *site) {
-		s.Eventually(lead).WithTimeout(10 * time.Second).Should(Equal(0))
+		s.Eventually(lead).WithTimeout(time.Minute).Should(Equal(0))
 	})
 	s.claim("and nobody leads while nobody can know", func(s *site) {
 		s.Consistently(lead).WithTimeout(5 * time.Second).Should(Equal(0))
@@ -336,7 +336,7 @@ func TestCase15GatewaysErrorsFallBackToTheCache(t *testing.T) {
 				}
 				s.Expect(s.names(s.cached(hub.Request{Path: configMaps + "?labelSelector=tier%3Dback"}))).To(Equal([]string{"cm-1", "cm-3"}))
 				p := s.program(s.fresh, true)
-				s.Eventually(p.configMaps.HasSynced).WithTimeout(15 * time.Second).Should(BeTrue())
+				s.Eventually(p.configMaps.HasSynced).WithTimeout(time.Minute).Should(BeTrue())
 				p.end()
 				g.code.Store(0)
 				s.awaitCloud(true)

@@ -69,18 +69,18 @@ func TestInformerStartsOfflineAndFollowsLiveAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			first := w.program(w.token, jsonOnly)
-			w.Eventually(first.configMaps.HasSynced).WithTimeout(15 * time.Second).Should(BeTrue())
+			w.Eventually(first.configMaps.HasSynced).WithTimeout(time.Minute).Should(BeTrue())
 			w.setValue("cm-1", "changed")
 			w.Expect(w.client.CoreV1().ConfigMaps(namespace).Delete(w.Context(), "cm-4", metav1.DeleteOptions{})).To(Succeed())
 			w.configMap("cm-5", nil, "new")
-			w.Eventually(func() string { return first.value("cm-5") }).WithTimeout(15 * time.Second).Should(Equal("new"))
+			w.Eventually(func() string { return first.value("cm-5") }).WithTimeout(time.Minute).Should(Equal("new"))
 
 			w.Expect(w.cluster.KillAPIServer()).To(Succeed())
 			first.end()
 
 			// The restarted Pod has a new token of the same ServiceAccount.
 			second := w.program(w.fresh, jsonOnly)
-			w.Eventually(second.configMaps.HasSynced).WithTimeout(15 * time.Second).Should(BeTrue())
+			w.Eventually(second.configMaps.HasSynced).WithTimeout(time.Minute).Should(BeTrue())
 			w.Expect(second.configMaps.GetStore().ListKeys()).To(ConsistOf("shop/cm-0", "shop/cm-1", "shop/cm-2", "shop/cm-3", "shop/cm-5"))
 			w.Expect(second.value("cm-1")).To(Equal("changed"))
 
@@ -92,7 +92,7 @@ func TestInformerStartsOfflineAndFollowsLiveAgain(t *testing.T) {
 			w.Expect(w.cluster.KillAPIServer()).To(Succeed())
 			second.end()
 			third := w.program(w.token, jsonOnly)
-			w.Eventually(third.configMaps.HasSynced).WithTimeout(15 * time.Second).Should(BeTrue())
+			w.Eventually(third.configMaps.HasSynced).WithTimeout(time.Minute).Should(BeTrue())
 			w.Expect(third.value("cm-2")).To(Equal("live again"))
 			w.Expect(third.value("cm-5")).To(Equal("new"))
 		})
@@ -104,9 +104,9 @@ func TestInformerStartsOfflineAndFollowsLiveAgain(t *testing.T) {
 func TestInformerStartsOfflineAfterTheHubWasKilled(t *testing.T) {
 	w := newWorld(t)
 	first := w.program(w.token, false)
-	w.Eventually(first.configMaps.HasSynced).WithTimeout(15 * time.Second).Should(BeTrue())
+	w.Eventually(first.configMaps.HasSynced).WithTimeout(time.Minute).Should(BeTrue())
 	w.setValue("cm-1", "changed")
-	w.Eventually(func() string { return first.value("cm-1") }).WithTimeout(15 * time.Second).Should(Equal("changed"))
+	w.Eventually(func() string { return first.value("cm-1") }).WithTimeout(time.Minute).Should(Equal("changed"))
 	time.Sleep(time.Second) // what was delivered longer ago must survive
 	w.Expect(w.hub.Kill()).To(Succeed())
 	first.end()
@@ -114,7 +114,7 @@ func TestInformerStartsOfflineAfterTheHubWasKilled(t *testing.T) {
 
 	w.Expect(w.hub.Start(w.Context())).To(Succeed())
 	second := w.program(w.fresh, false)
-	w.Eventually(second.configMaps.HasSynced).WithTimeout(15 * time.Second).Should(BeTrue())
+	w.Eventually(second.configMaps.HasSynced).WithTimeout(time.Minute).Should(BeTrue())
 	w.Expect(second.value("cm-1")).To(Equal("changed"))
 	w.Expect(second.configMaps.GetStore().List()).To(HaveLen(5))
 

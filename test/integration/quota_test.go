@@ -59,7 +59,7 @@ func TestAnAgentStaysWithinItsQuota(t *testing.T) {
 	}
 	w.Eventually(func() float64 { return w.metric(`edgehub_cache_evictions_total{reason="agent_quota"}`) }).
 		WithTimeout(10 * time.Second).Should(BeNumerically(">=", 6))
-	w.Eventually(func() int64 { return w.sizeOfCache(app) }).WithTimeout(10 * time.Second).Should(And(BeNumerically("<=", quota), BeNumerically(">", quota/2)))
+	w.Eventually(func() int64 { return w.sizeOfCache(app) }).WithTimeout(time.Minute).Should(And(BeNumerically("<=", quota), BeNumerically(">", quota/2)))
 	w.Expect(w.metric(`edgehub_cache_bytes{agent="` + second + `"}`)).To(BeNumerically(">", 40<<10))
 
 	for i := range 20 {
@@ -68,7 +68,7 @@ func TestAnAgentStaysWithinItsQuota(t *testing.T) {
 	r := hub.Request{Path: configMaps + "?labelSelector=size%3Dhuge", Token: w.token}
 	huge := w.viaHub(r)
 	w.Expect(normalize(w, huge.Body)).To(Equal(normalize(w, w.direct(r).Body)))
-	w.Eventually(w.ready).WithTimeout(5 * time.Second).Should(ContainSubstring("[!]cache 1 views not kept as they should be (quota: 1)"))
+	w.Eventually(w.ready).WithTimeout(time.Minute).Should(ContainSubstring("[!]cache 1 views not kept as they should be (quota: 1)"))
 
 	w.Expect(w.cluster.KillAPIServer()).To(Succeed())
 	for i := range views {
@@ -131,7 +131,7 @@ func TestAFullDiskDegradesCachingNeverProxying(t *testing.T) {
 	for i := range 10 {
 		read(i)
 	}
-	w.Eventually(w.ready).WithTimeout(10 * time.Second).Should(And(HavePrefix("HTTP/1.1 200"), MatchRegexp(`\[!\]cache no space left on device since \S+Z; 1 views not kept`)))
+	w.Eventually(w.ready).WithTimeout(time.Minute).Should(And(HavePrefix("HTTP/1.1 200"), MatchRegexp(`\[!\]cache no space left on device since \S+Z; 1 views not kept`)))
 	w.Expect(w.metric("edgehub_cache_degraded")).To(BeEquivalentTo(1))
 	w.Expect(w.metric(`edgehub_cache_disk_errors_total{op="write",reason="no_space"}`)).To(BeNumerically(">=", 1))
 
@@ -163,7 +163,7 @@ func TestAReadOnlyDiskIsServedFrom(t *testing.T) {
 	w.awaitCloud(true)
 	w.configMap("unseen", nil, "x")
 	w.Expect(normalize(w, w.viaHub(r).Body)).To(Equal(normalize(w, w.direct(r).Body)))
-	w.Eventually(w.ready).WithTimeout(10 * time.Second).Should(ContainSubstring("[!]cache read-only file system since "))
+	w.Eventually(w.ready).WithTimeout(time.Minute).Should(ContainSubstring("[!]cache read-only file system since "))
 	w.Expect(w.cluster.KillAPIServer()).To(Succeed())
 	w.Expect(w.viaHub(r).Body).To(Equal(want.Body))
 }

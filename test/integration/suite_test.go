@@ -143,7 +143,7 @@ func (w *world) awaitAgents(agents ...string) {
 	w.Helper()
 	config, err := hubconfig.Parse(map[string]string{hubconfig.KeyCacheAgents: strings.Join(agents, ",")})
 	w.Expect(err).NotTo(HaveOccurred())
-	w.Eventually(w.ready).WithTimeout(15 * time.Second).Should(ContainSubstring("[+]config " + hubconfig.Hash(config)))
+	w.Eventually(w.ready).WithTimeout(time.Minute).Should(ContainSubstring("[+]config " + hubconfig.Hash(config)))
 }
 
 func (w *world) ready() string {

@@ -54,7 +54,7 @@ func (w *world) take(lines <-chan string, n int) []string {
 	var got []string
 	for range n {
 		var line string
-		w.Eventually(lines).WithTimeout(15 * time.Second).Should(Receive(&line))
+		w.Eventually(lines).WithTimeout(time.Minute).Should(Receive(&line))
 		got = append(got, line)
 	}
 	return got
@@ -84,7 +84,7 @@ func TestWatchIsByteForByte(t *testing.T) {
 	w.Expect(w.take(through, 4)).To(Equal(want))
 
 	w.Expect(w.cluster.KillAPIServer()).To(Succeed())
-	w.Eventually(through).WithTimeout(10*time.Second).Should(BeClosed(), "a live watch ends with the cloud")
+	w.Eventually(through).WithTimeout(time.Minute).Should(BeClosed(), "a live watch ends with the cloud")
 	w.Expect(w.take(w.openWatch(w.hub.URL(), w.token, query), 4)).To(Equal(want), "replay from where the list was")
 
 	var second struct {
@@ -105,7 +105,7 @@ func TestWatchIsByteForByte(t *testing.T) {
 	w.Expect(stranger.Code).To(Equal(http.StatusForbidden))
 
 	w.Expect(w.cluster.RestartAPIServer(w.Context())).To(Succeed())
-	w.Eventually(rest).WithTimeout(15*time.Second).Should(BeClosed(), "a held watch ends when the cloud is back")
+	w.Eventually(rest).WithTimeout(time.Minute).Should(BeClosed(), "a held watch ends when the cloud is back")
 }
 
 // TestFrozenAPIServer: a silent kube-apiserver is noticed within two seconds,
@@ -122,13 +122,13 @@ func TestFrozenAPIServer(t *testing.T) {
 	w.Expect(resp.Header.Get("Cache-Status")).NotTo(BeEmpty())
 	t.Logf("silent loss to first cached answer: %v", took)
 	w.Expect(took).To(BeNumerically("<", 10*time.Second)) // two seconds where nothing else runs; make demo holds it to that
-	w.Eventually(through).WithTimeout(5 * time.Second).Should(BeClosed())
+	w.Eventually(through).WithTimeout(time.Minute).Should(BeClosed())
 
 	w.Expect(w.cluster.ThawAPIServer()).To(Succeed())
 	w.awaitCloud(true)
 	w.Eventually(func() string {
 		return w.viaHub(hub.Request{Path: configMaps, Token: w.token}).Header.Get("Cache-Status")
-	}).WithTimeout(10 * time.Second).Should(BeEmpty())
+	}).WithTimeout(time.Minute).Should(BeEmpty())
 }
 
 // TestAgentsAreReloadedWhileRunning: an added agent is cached, a removed one is
@@ -145,16 +145,16 @@ func TestAgentsAreReloadedWhileRunning(t *testing.T) {
 
 	w.editAgents("edge-app, late-app,")
 	changed := time.Now()
-	w.Eventually(func() string { read(); return directory }).WithTimeout(2 * time.Second).Should(BeADirectory())
+	w.Eventually(func() string { read(); return directory }).WithTimeout(time.Minute).Should(BeADirectory())
 	t.Logf("added agent is cached after %v", time.Since(changed))
 
 	w.setAgents(app, "not/an/agent", late)
-	w.Eventually(w.ready).WithTimeout(5 * time.Second).Should(ContainSubstring("[!]config"))
+	w.Eventually(w.ready).WithTimeout(time.Minute).Should(ContainSubstring("[!]config"))
 	w.Expect(directory).To(BeADirectory(), "the last good configuration stays")
 
 	w.editAgents(app)
 	changed = time.Now()
-	w.Eventually(func() string { return directory }).WithTimeout(2 * time.Second).ShouldNot(BeADirectory())
+	w.Eventually(func() string { return directory }).WithTimeout(time.Minute).ShouldNot(BeADirectory())
 	t.Logf("removed agent's directory is gone after %v", time.Since(changed))
 	w.Expect(w.cluster.KillAPIServer()).To(Succeed())
 	w.Expect(read().Code).To(Equal(http.StatusServiceUnavailable))
@@ -206,7 +206,7 @@ func TestCacheDirectoryIsReadable(t *testing.T) {
 	w.list("")
 	w.Eventually(func() ([]string, error) {
 		return filepath.Glob(filepath.Join(w.hub.CacheDir(), app, "*", "configmaps.v1.core", "shop.jsonl"))
-	}).WithTimeout(5 * time.Second).Should(HaveLen(1))
+	}).WithTimeout(time.Minute).Should(HaveLen(1))
 	out, err := exec.Command("grep", "-rc", `"name":"cm-1"`, filepath.Join(w.hub.CacheDir(), app)).CombinedOutput()
 	w.Expect(err).NotTo(HaveOccurred(), "%s", out)
 	w.Expect(filepath.WalkDir(w.hub.CacheDir(), func(path string, d os.DirEntry, err error) error {

@@ -40,11 +40,11 @@ func TestLinesWaitForEachOtherButNotForLong(t *testing.T) {
 			for _, line := range []string{"one\n", "two\n"} {
 				_, _ = l.Write([]byte(line))
 			}
-			time.Sleep(logDelay - 1)
+			time.Sleep(logDelay - time.Nanosecond)
 			if got := out.take(); len(got) != 0 {
 				t.Errorf("%q is written early", got)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			synctest.Wait()
 			if got := out.take(); len(got) != 1 || got[0] != "one\ntwo\n" {
 				t.Errorf("%q is written", got)

@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/edgehub-io/edge-hub/api/hubidentity"
+	"github.com/edgehub-io/edge-hub/edgehub/report"
 	"github.com/edgehub-io/edge-hub/edgehub/server"
 )
 
@@ -42,17 +43,18 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(), &cobra.Command{
+	root.AddCommand(runCommand(), cacheCommand(), &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintln(cmd.OutOrStdout(), "edge-hub", version) },
 	})
+	root.AddCommand(nodeCommands()...)
 	return root
 }
 
 func runCommand() *cobra.Command {
-	o := server.Options{CredentialsDir: os.Getenv("CREDENTIALS_DIRECTORY")} // see systemd.exec(5)
+	o := server.Options{Version: version, CredentialsDir: os.Getenv("CREDENTIALS_DIRECTORY")} // see systemd.exec(5)
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the hub",
@@ -82,6 +84,9 @@ func runCommand() *cobra.Command {
 	f.StringVar(&o.AdminListen, "admin-listen", "127.0.0.1:10267", "Address to serve /healthz, /readyz and /metrics on, with HTTP.")
 	f.DurationVar(&o.ExpiredTokenGrace, "expired-token-grace", 0, "For how long a ServiceAccount token that has expired is still accepted while the cloud is unreachable, at most 24h. Whoever has stolen a token has it for that much longer. 0 refuses expired tokens.")
 	limitFlags(f, &o.Limits)
+	podFlags(f, &o.Pods)
+	f.BoolVar(&o.Report, "report", true, "Keep the EdgeHubNode of this node current: what is cached, and whether it would do for a restart without the cloud.")
+	f.DurationVar(&o.ReportPeriod, "report-period", report.DefaultPeriod, "Shortest time between two reports. Raise it for a fleet that is too large for its kube-apiserver.")
 	f.BoolVar(&o.Profiling, "profiling", false, "Serve profiles at /debug/pprof on --admin-listen.")
 
 	logging := flag.NewFlagSet("klog", flag.ContinueOnError)

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/edgehub-io/edge-hub/api/hubconfig"
+	"github.com/edgehub-io/edge-hub/test/cluster"
+	"github.com/edgehub-io/edge-hub/test/hub"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	hub.Cleanup()
+	os.Exit(code)
+}
+
+// node is a hub in front of a control plane, with a ServiceAccount that reads
+// through it.
+type node struct {
+	*WithT
+	t       *testing.T
+	cluster *cluster.Cluster
+	hub     *hub.Hub
+	client  kubernetes.Interface
+	token   string
+}
+
+func newNode(t *testing.T) *node {
+	t.Helper()
+	n := &node{WithT: NewWithT(t), t: t, cluster: cluster.StartT(t, cluster.Options{})}
+	n.SetDefaultEventuallyTimeout(time.Minute)
+	n.client = kubernetes.NewForConfigOrDie(n.cluster.RESTConfig())
+	ctx := t.Context()
+	_, err := n.client.CoreV1().ServiceAccounts("default").Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "till"}}, metav1.CreateOptions{})
+	n.Expect(err).NotTo(HaveOccurred())
+	_, err = n.client.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "everything"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+		Subjects: []rbacv1.Subject{
+			{Kind: "User", APIGroup: rbacv1.GroupName, Name: hub.User},
+			{Kind: "ServiceAccount", Namespace: "default", Name: "till"},
+		},
+	}, metav1.CreateOptions{})
+	n.Expect(err).NotTo(HaveOccurred())
+	for name, data := range map[string]map[string]string{"one": {"price": "1"}, "two": {"price": "2"}} {
+		_, err = n.client.CoreV1().ConfigMaps("default").Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: data}, metav1.CreateOptions{})
+		n.Expect(err).NotTo(HaveOccurred())
+	}
+	_, err = n.client.CoreV1().Secrets("default").Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "pin"}, Data: map[string][]byte{"pin": []byte("1234")}}, metav1.CreateOptions{})
+	n.Expect(err).NotTo(HaveOccurred())
+	_, err = n.client.CoreV1().ConfigMaps(hubconfig.Namespace).Create(ctx, &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: hubconfig.Name}, Data: map[string]string{hubconfig.KeyCacheAgents: "till"},
+	}, metav1.CreateOptions{})
+	n.Expect(err).NotTo(HaveOccurred())
+	n.token, err = n.cluster.Token(ctx, "default", "till")
+	n.Expect(err).NotTo(HaveOccurred())
+	n.hub = hub.StartT(t, n.cluster)
+	return n
+}
+
+// read reads through the hub until what it caches is on the disk.
+func (n *node) read(path, accept string) {
+	n.t.Helper()
+	client := n.hub.Client()
+	n.Eventually(func(g Gomega) {
+		response, err := hub.Do(n.t.Context(), client, n.hub.URL(), hub.Request{Path: path, Token: n.token, UserAgent: "till/1.0", Accept: accept})
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(response.Code).To(Equal(http.StatusOK))
+		out, _ := n.run("ls", "till", "-o", "json")
+		var views []struct {
+			Key struct{ Resource, Document, Identity string }
+		}
+		g.Expect(json.Unmarshal([]byte(out), &views)).To(Succeed())
+		found := false
+		for _, v := range views {
+			last := path[strings.LastIndexByte(path, '/')+1:]
+			found = found || (v.Key.Resource == last || strings.HasPrefix(v.Key.Document, path)) && strings.HasPrefix(v.Key.Identity, "system:serviceaccount:")
+		}
+		g.Expect(found).To(BeTrue(), "%s is not in %s", path, out)
+	}).Should(Succeed())
+}
+
+// run runs edge-hub cache.
+func (n *node) run(args ...string) (string, error) {
+	var out bytes.Buffer
+	cmd := command()
+	cmd.SetOut(&out)
+	cmd.SetErr(&out)
+	cmd.SetArgs(append([]string{"cache", "--cache-dir", n.hub.CacheDir(), "--state-dir", filepath.Join(n.hub.Dir, "state")}, args...))
+	err := cmd.ExecuteContext(n.t.Context())
+	return out.String(), err
+}
+
+func (n *node) ok(args ...string) string {
+	n.t.Helper()
+	out, err := n.run(args...)
+	n.Expect(err).NotTo(HaveOccurred(), out)
+	return out
+}
+
+func TestCache(t *testing.T) {
+	n := newNode(t)
+	n.read("/api/v1/namespaces/default/configmaps", "application/json")
+	n.read("/api/v1/namespaces/default/secrets", "application/vnd.kubernetes.protobuf")
+	n.read("/apis", "application/json")
+	for _, running := range []bool{true, false} {
+		t.Run(fmt.Sprintf("running %v", running), func(t *testing.T) {
+			n.t, n.WithT = t, NewWithT(t)
+			if !running {
+				n.Expect(n.hub.Stop()).To(Succeed())
+			}
+			n.look()
+		})
+	}
+	n.t, n.WithT = t, NewWithT(t)
+	n.SetDefaultEventuallyTimeout(time.Minute)
+
+	// A running hub is asked to remove what it holds open, and fills it again.
+	n.Expect(n.hub.Start(t.Context())).To(Succeed())
+	n.Expect(n.ok("rm", "till", "configmaps")).To(Equal("1 views removed\n"))
+	n.Expect(n.ok("ls", "till")).NotTo(ContainSubstring("configmaps"))
+	n.read("/api/v1/namespaces/default/configmaps", "application/json")
+	if out, err := n.run("rm", "till", "--state-dir", t.TempDir()); err == nil || !strings.Contains(err.Error(), "is --state-dir") {
+		t.Errorf("with another hub's state: %s, %v", out, err)
+	}
+	n.Expect(n.ok("ls", "till")).To(ContainSubstring("configmaps"))
+
+	// A stopped hub's files are removed, and it starts with what is left.
+	n.Expect(n.hub.Kill()).To(Succeed())
+	n.Expect(n.ok("rm", "till", "secrets")).To(Equal("1 views removed\n"))
+	n.Expect(n.ok("ls", "till")).NotTo(ContainSubstring("secrets"))
+	n.Expect(n.hub.Start(t.Context())).To(Succeed())
+	n.Expect(n.cluster.KillAPIServer()).To(Succeed())
+	n.Eventually(func(g Gomega) {
+		response, err := hub.Do(t.Context(), n.hub.Client(), n.hub.URL(), hub.Request{Path: "/api/v1/namespaces/default/configmaps", Token: n.token, UserAgent: "till/1.0"})
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(response.Code).To(Equal(http.StatusOK))
+		g.Expect(string(response.Body)).To(ContainSubstring(`"price":"1"`))
+	}).Should(Succeed())
+}
+
+// look looks at the cache in each way that changes nothing.
+func (n *node) look() {
+	n.t.Helper()
+	out := n.ok("ls")
+	n.Expect(out).To(MatchRegexp(`(?m)^till +default/till +default +configmaps +all +2 +\S+ +yes +\S+$`))
+	n.Expect(out).To(MatchRegexp(`(?m)^till +default/till +default +secrets +all +1 +\S+ +yes +\S+$`))
+	n.Expect(out).To(MatchRegexp(`(?m)^till +default/till +- +discovery +/apis +- +\S+ +yes +\S+$`))
+	n.Expect(n.ok("ls", "other")).NotTo(ContainSubstring("till"))
+	n.Expect(n.ok("ls", "-o", "wide")).To(ContainSubstring("system:serviceaccount:default:till:"))
+
+	n.Expect(n.ok("get", "till", "configmaps", "one")).To(And(HavePrefix("apiVersion: v1\n"), ContainSubstring("price: \"1\"")))
+	var list struct {
+		Kind  string
+		Items []struct {
+			Kind     string
+			Metadata metav1.ObjectMeta
+		}
+	}
+	n.Expect(json.Unmarshal([]byte(n.ok("get", "till", "configmaps", "-o", "json", "-n", "default")), &list)).To(Succeed())
+	n.Expect(list.Kind).To(Equal("List"))
+	n.Expect(list.Items).To(HaveLen(2))
+	n.Expect(list.Items[0].Kind).To(Equal("ConfigMap"))
+	n.Expect(n.ok("get", "till", "secrets", "pin", "--identity", "default/till")).To(ContainSubstring("pin: MTIzNA=="), "protobuf that was sealed")
+	n.Expect(n.ok("get", "till", "discovery", "/apis")).To(ContainSubstring("APIGroupList"))
+	for _, args := range []string{"get till configmaps none", "get till pods", "get till configmaps -n kube-system", "get till discovery /none"} {
+		_, err := n.run(strings.Fields(args)...)
+		n.Expect(err).To(MatchError(ContainSubstring("nothing like that is cached")), args)
+	}
+	n.Expect(n.ok("verify")).To(MatchRegexp(`^3 views, \S+: 0 damaged, 0 sealed with a key that is not at hand\n$`))
+}
+
+func TestVerifyFindsDamage(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "till", "me", "configmaps.v1.core", "default.jsonl")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte("{\"crc\":\"00000000\",\"t\":\"VIEW\"}\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	cmd := command()
+	cmd.SetOut(&out)
+	cmd.SetArgs([]string{"cache", "--cache-dir", dir, "--state-dir", dir, "verify"})
+	if err := cmd.ExecuteContext(t.Context()); !errors.Is(err, errDamaged) {
+		t.Errorf("the error is %v", err)
+	}
+	if !strings.Contains(out.String(), "default.jsonl: damaged at byte 0") || !strings.Contains(out.String(), "1 damaged") {
+		t.Errorf("it says %s", out.String())
+	}
+}

@@ -1,0 +1,303 @@
+// Package install puts edge-hub on a node that has joined its cluster, and takes it
+// away again: a static Pod, its directories, and the server in the kubelet's
+// kubeconfig.
+//
+// Each step looks at what is there and leaves it as it is to be, so that a run which
+// was killed, anywhere, is finished by the next one. Files are replaced in one move.
+// The kubelet is led to the hub last, once the hub answers for kube-apiserver, and
+// away from it first.
+package install
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/edgehub-io/edge-hub/edgehub/journal"
+	"github.com/edgehub-io/edge-hub/edgehub/netif"
+)
+
+// Where things are on a node.
+const (
+	DefaultKubeletKubeconfig = "/etc/kubernetes/kubelet.conf"
+	DefaultManifests         = "/etc/kubernetes/manifests" // the kubelet's staticPodPath
+	// Listen is where Pods and the kubelet reach the hub.
+	Listen = "169.254.2.1:10268"
+	// Admin is where the hub tells how it is.
+	Admin = "127.0.0.1:10267"
+
+	configDir     = "/etc/kubernetes"
+	hubKubeconfig = configDir + "/edge-hub.conf"
+	authorityFile = configDir + "/edge-hub-ca.crt"
+	cacheDir      = configDir + "/cache"
+	stateDir      = "/var/lib/edge-hub"
+	manifestName  = "edge-hub.yaml"
+	hubURL        = "https://" + Listen
+)
+
+// patience is how long the hub may take to answer, or to end.
+const patience = 5 * time.Minute
+
+// Options say what to install. The zero value of a field that is not required has
+// the default that its comment names.
+type Options struct {
+	// Image is the hub's image. It is required to install.
+	Image string
+	// Servers are kube-apiserver's URLs: the kubelet's server if there are none.
+	Servers []string
+	// NodeIPs are addresses of the node: the one that it reaches the first server
+	// from if there are none.
+	NodeIPs []string
+	// KubeletKubeconfig is DefaultKubeletKubeconfig if it is empty.
+	KubeletKubeconfig string
+	// Manifests is DefaultManifests if it is empty.
+	Manifests string
+	// Out is told what was done.
+	Out io.Writer
+
+	root    string                               // of the file system, for tests
+	answers func(context.Context, Options) error // nil if the hub answers
+	ended   func(context.Context) error          // nil if the hub has ended
+	release func() error                         // takes the address from the node
+	step    func(string)                         // is called after each step
+}
+
+func (o *Options) defaults() {
+	if o.KubeletKubeconfig == "" {
+		o.KubeletKubeconfig = DefaultKubeletKubeconfig
+	}
+	if o.Manifests == "" {
+		o.Manifests = DefaultManifests
+	}
+	if o.Out == nil {
+		o.Out = io.Discard
+	}
+	if o.root == "" {
+		o.root = "/"
+	}
+	if o.answers == nil {
+		o.answers = answers
+	}
+	if o.ended == nil {
+		o.ended = ended
+	}
+	if o.release == nil {
+		o.release = func() error {
+			return netif.Remove(netif.DefaultDevice, netif.LinkLocal([]string{Listen}))
+		}
+	}
+	if o.step == nil {
+		o.step = func(string) {}
+	}
+}
+
+// path is where a file is in the file system of the node.
+func (o *Options) path(name string) string { return filepath.Join(o.root, name) }
+
+func (o *Options) manifest() string { return filepath.Join(o.Manifests, manifestName) }
+
+// say tells what was done.
+func (o *Options) say(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	fmt.Fprintln(o.Out, line)
+	o.step(line)
+}
+
+// Install puts the hub on the node, or finishes what an earlier run has begun.
+// After it the kubelet has to be restarted.
+func Install(ctx context.Context, o Options) error {
+	o.defaults()
+	if o.Image == "" {
+		return errors.New("install: an image is required")
+	}
+	if problems := failed(Preflight(o)); len(problems) > 0 {
+		return fmt.Errorf("install: %s", strings.Join(problems, "; "))
+	}
+	k, err := o.kubelet()
+	if err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	authority, err := k.authority(&o)
+	if err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	config, err := k.hubConfig()
+	if err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	pod, err := o.pod(k)
+	if err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	for _, dir := range []string{cacheDir, stateDir} {
+		if err := os.MkdirAll(o.path(dir), 0o700); err != nil {
+			return fmt.Errorf("install: %w", err)
+		}
+		o.say("%s is there", dir)
+	}
+	// Who reads these files finds them whole: the manifest comes last.
+	for _, f := range []struct {
+		name    string
+		content []byte
+	}{{authorityFile, authority}, {hubKubeconfig, config}, {o.manifest(), pod}} {
+		if err := o.write(f.name, f.content); err != nil {
+			return fmt.Errorf("install: %w", err)
+		}
+		o.say("%s is written", f.name)
+	}
+	if err := o.answers(ctx, o); err != nil {
+		return fmt.Errorf("install: the kubelet was not led to the hub: %w", err)
+	}
+	o.say("the hub answers at %s", hubURL)
+	if err := k.leadTo(&o, hubURL); err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	o.say("%s names the hub: restart the kubelet", o.KubeletKubeconfig)
+	return nil
+}
+
+// Uninstall takes the hub away with all that it has cached. The kubelet has to be
+// restarted between its two halves: Uninstall does the first one and returns
+// ErrRestart as long as restarted is false. Pods that were given the hub's address
+// have to be made anew.
+func Uninstall(ctx context.Context, o Options, restarted bool) error {
+	o.defaults()
+	k, err := o.kubelet()
+	switch {
+	case err != nil:
+		return fmt.Errorf("uninstall: %w", err)
+	case k.cluster.Server == hubURL:
+		if err := k.leadTo(&o, k.upstream); err != nil {
+			return fmt.Errorf("uninstall: %w", err)
+		}
+	}
+	o.say("%s names %s", o.KubeletKubeconfig, k.upstream)
+	if !restarted {
+		return ErrRestart
+	}
+	if err := o.remove(o.manifest()); err != nil {
+		return fmt.Errorf("uninstall: %w", err)
+	}
+	if err := o.ended(ctx); err != nil {
+		return fmt.Errorf("uninstall: the hub still runs: %w", err)
+	}
+	o.say("the hub has ended")
+	if err := o.release(); err != nil {
+		return fmt.Errorf("uninstall: %w", err)
+	}
+	o.say("the node does not have the hub's address")
+	for _, name := range []string{cacheDir, stateDir, authorityFile, hubKubeconfig} {
+		if err := o.remove(name); err != nil {
+			return fmt.Errorf("uninstall: %w", err)
+		}
+	}
+	return nil
+}
+
+// ErrRestart says that the kubelet has to be restarted before the hub can go.
+var ErrRestart = errors.New("restart the kubelet, then run this again with --kubelet-restarted")
+
+// write replaces a file in one move, unless it is as it should be.
+func (o *Options) write(name string, content []byte) error {
+	if was, err := os.ReadFile(o.path(name)); err == nil && string(was) == string(content) {
+		return nil
+	}
+	root, err := os.OpenRoot(filepath.Dir(o.path(name)))
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	defer root.Close()
+	return journal.WriteFile(root, filepath.Base(name), content)
+}
+
+func (o *Options) remove(name string) error {
+	if err := os.RemoveAll(o.path(name)); err != nil {
+		return err
+	}
+	o.say("%s is gone", name)
+	return nil
+}
+
+// answers waits until the hub answers with a certificate that the cluster's
+// authority has signed.
+func answers(ctx context.Context, o Options) error {
+	pem, err := os.ReadFile(o.path(authorityFile))
+	if err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	return eventually(ctx, func(ctx context.Context) error {
+		dialer := tls.Dialer{Config: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}}
+		conn, err := dialer.DialContext(ctx, "tcp", Listen)
+		if err == nil {
+			err = conn.Close()
+		}
+		return err
+	})
+}
+
+// ended waits until the hub is gone.
+func ended(ctx context.Context) error {
+	return eventually(ctx, func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+Admin+"/healthz", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return nil //nolint:nilerr // nobody answers any more
+		}
+		_ = resp.Body.Close()
+		return fmt.Errorf("it answers at %s", Admin)
+	})
+}
+
+func eventually(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		try, stop := context.WithTimeout(ctx, 5*time.Second)
+		err := f(try)
+		stop()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// sourceOf is the address that the node reaches a server from. Nothing is sent.
+func sourceOf(host string) (string, error) {
+	conn, err := net.Dial("udp", host)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close() }()
+	address, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	if err != nil {
+		return "", err
+	}
+	return address.Addr().Unmap().String(), nil
+}
+
+// exists reports whether a file is there.
+func (o *Options) exists(name string) bool {
+	_, err := os.Stat(o.path(name))
+	return !errors.Is(err, fs.ErrNotExist)
+}

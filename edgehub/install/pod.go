@@ -1,0 +1,71 @@
+package install
+
+import (
+	"fmt"
+	"path/filepath"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/yaml"
+)
+
+// pod is the manifest of the hub's static Pod.
+func (o *Options) pod(k *kubelet) ([]byte, error) {
+	servers, nodeIPs := o.Servers, o.NodeIPs
+	if len(servers) == 0 {
+		servers = []string{k.upstream}
+	}
+	if len(nodeIPs) == 0 {
+		host, err := hostOf(servers[0])
+		if err != nil {
+			return nil, err
+		}
+		address, err := sourceOf(host)
+		if err != nil {
+			return nil, fmt.Errorf("the node's address is not known, name it with --node-ip: %w", err)
+		}
+		nodeIPs = []string{address}
+	}
+	args := []string{
+		"run", "--kubeconfig=" + hubKubeconfig, "--certificate-authority=" + authorityFile,
+		"--bootstrap-credential=" + k.certFile, "--client-ca-file=" + authorityFile,
+		"--node-client-cert-file=" + k.certFile, "--node-client-key-file=" + k.keyFile,
+		"--node-name=" + k.node, "--serve-kubernetes-service", "--cache-dir=" + cacheDir, "--state-dir=" + stateDir,
+	}
+	for _, server := range servers {
+		args = append(args, "--server="+server)
+	}
+	for _, address := range nodeIPs {
+		args = append(args, "--node-ip="+address)
+	}
+	pod := &corev1.Pod{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: "edge-hub", Namespace: metav1.NamespaceSystem, Labels: map[string]string{"app.kubernetes.io/name": "edge-hub"},
+		},
+		Spec: corev1.PodSpec{
+			HostNetwork: true, PriorityClassName: "system-node-critical",
+			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
+			Containers: []corev1.Container{{
+				Name: "edge-hub", Image: o.Image, ImagePullPolicy: corev1.PullIfNotPresent, Args: args,
+				// To keep its address on the node.
+				SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}}},
+				ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
+					Host: "127.0.0.1", Path: "/readyz", Port: intstr.FromInt32(10267),
+				}}},
+			}},
+		},
+	}
+	mount := func(name, path string, typ corev1.HostPathType, readOnly bool) {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path, Type: &typ}}})
+		c := &pod.Spec.Containers[0]
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: name, MountPath: path, ReadOnly: readOnly})
+	}
+	mount("config", configDir, corev1.HostPathDirectory, true)
+	mount("cache", cacheDir, corev1.HostPathDirectory, false)
+	mount("state", stateDir, corev1.HostPathDirectory, false)
+	// Its directory, since the kubelet replaces the file when it rotates.
+	mount("kubelet", filepath.Dir(k.certFile), corev1.HostPathDirectory, true)
+	return yaml.Marshal(pod)
+}
