@@ -26,6 +26,7 @@ GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -bu
 # What is released is built by this Go, whatever else a person has set.
 RELEASE_ENV := env GOTOOLCHAIN=go$(GO_VERSION) GOFLAGS=-mod=readonly GOWORK=off GOEXPERIMENT= GOFIPS140=off GOAMD64=v1 GOARM64=v8.0
 PLATFORMS ?= linux/amd64 linux/arm64
+PLUGIN_PLATFORMS ?= linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 REGISTRY ?= ghcr.io/edgehub-io
 REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
@@ -45,9 +46,10 @@ demo: build ## Tell the whole story on this machine: cache, lose the cloud, rest
 	@go run ./test/demo --bin $(BIN)
 
 .PHONY: build
-build: ## Build edge-hub and edge-hub-operator into bin/
+build: ## Build edge-hub, edge-hub-operator and kubectl-edgehub into bin/
 	$(GO_BUILD) -o $(BIN)/edge-hub ./edgehub/cmd/edge-hub
 	$(GO_BUILD) -o $(BIN)/edge-hub-operator ./controllers/cmd/edge-hub-operator
+	$(GO_BUILD) -o $(BIN)/kubectl-edgehub ./controllers/cmd/kubectl-edgehub
 
 .PHONY: manifests
 manifests: ## Print everything that kubectl apply needs for the cloud side
@@ -86,13 +88,25 @@ publish: release ## Push the images to REGISTRY, with the digests that they have
 	$(CRANE) push $(BIN)/images/edge-hub $(REGISTRY)/edge-hub:$(VERSION)
 	$(CRANE) push $(BIN)/images/edge-hub-operator $(REGISTRY)/edge-hub-operator:$(VERSION)
 
+.PHONY: plugin
+plugin: ## Pack the kubectl plugin for PLUGIN_PLATFORMS, with its krew manifest, into bin/plugin/
+	@rm -rf $(BIN)/plugin; mkdir -p $(BIN)/plugin; manifest=$(BIN)/plugin/edgehub.yaml; \
+	sed 's/VERSION/$(VERSION)/g' config/krew/edgehub.yaml >$$manifest; \
+	for platform in $(PLUGIN_PLATFORMS); do \
+		name=$${platform/\//_}; dir=$$(mktemp -d); archive=$(BIN)/plugin/kubectl-edgehub_$$name.tar.gz; \
+		$(RELEASE_ENV) GOOS=$${platform%/*} GOARCH=$${platform#*/} $(GO_BUILD) -o $$dir/kubectl-edgehub ./controllers/cmd/kubectl-edgehub; \
+		cp LICENSE $$dir/; \
+		tar -C $$dir --sort=name --owner=0 --group=0 --numeric-owner --mtime=@$(SOURCE_DATE_EPOCH) -cf - kubectl-edgehub LICENSE | gzip -n9 >$$archive; \
+		sum=$$(sha256sum <$$archive); sed -i "s/SHA256_$$name/$${sum%% *}/" $$manifest; rm -r $$dir; \
+	done; ls -l $(BIN)/plugin
+
 .PHONY: reproducible
 reproducible: ## Make the release twice, under different circumstances, and compare every byte
 	@test/release/reproducible
 
 ##@ Test
 .PHONY: test
-test: controlplane cc ## Run the unit and integration tests, with the race detector, against a real control plane
+test: controlplane kwok cc ## Run the unit and integration tests, with the race detector, against a real control plane
 	@# What tests count goes to a file, for go test shows the log of failing tests only.
 	@report=$$(mktemp); status=0; \
 		EDGEHUB_TEST_REPORT=$$report go test -race -timeout 30m $(PACKAGES) || status=$$?; \
@@ -100,7 +114,7 @@ test: controlplane cc ## Run the unit and integration tests, with the race detec
 	cd test/controlplane && go test ./...
 
 .PHONY: fuzz
-fuzz: ## Run every fuzz target for FUZZTIME
+fuzz: ## Run every fuzz target for FUZZTIME (20s), about 12 minutes in all; FUZZTIME=5m to look deeper
 	@grep -rl --include='*_test.go' '^func Fuzz' api controllers edgehub test | while read -r file; do \
 		grep -o '^func Fuzz[A-Za-z0-9]*' "$$file" | while read -r _ name; do \
 			echo "== $$name ($$(dirname "$$file"))"; \
@@ -111,6 +125,20 @@ fuzz: ## Run every fuzz target for FUZZTIME
 .PHONY: bench
 bench: build controlplane ## Measure edge-hub beside a direct connection and a plain reverse proxy; flags in BENCH
 	@go run ./test/bench --bin $(BIN) $(BENCH)
+
+.PHONY: e2e
+e2e: build controlplane ## Run a real edge node, unplug it and reboot it; needs root and Debian's packages; flags in E2E
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(BIN)/apps/ ./test/apps/...
+	@CGO_ENABLED=0 go build -o $(BIN)/e2e ./test/e2e
+	@$(BIN)/e2e -bin $(BIN) $(E2E)
+
+.PHONY: scale
+scale: build controlplane kwok ## Measure the operator over 1,000 nodes and 10,000 Pods that kwok plays; flags in SCALE
+	@go run ./test/scale -bin $(BIN) $(SCALE)
+
+.PHONY: kwok
+kwok: # plays nodes
+	@cd test/scale/kwok && GOWORK=off CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(CONTROLPLANE)/kwok sigs.k8s.io/kwok/cmd/kwok
 
 .PHONY: controlplane
 controlplane: ## Build kube-apiserver, etcd, kubectl and more from Go modules into bin/, once
@@ -139,6 +167,7 @@ verify: lint ## Check that generated files and go.mod are current, manifests bui
 	go mod tidy -diff
 	cd test/controlplane && go mod tidy -diff && go vet ./...
 	cd test/oracle/apiserver && go mod tidy -diff && go vet ./...
+	cd test/scale/kwok && go mod tidy -diff
 	cd test/release && go mod tidy -diff && go vet ./... && go test ./...
 	$(MAKE) --no-print-directory generate
 	@git diff --exit-code -- api config || { echo "generated files were not current: commit what make generate wrote"; exit 1; }
@@ -155,5 +184,5 @@ $(GOLANGCI_LINT):
 
 .PHONY: clean
 clean: ## Remove what was built, the control plane aside
-	rm -f $(BIN)/edge-hub $(BIN)/edge-hub-operator $(BIN)/oracle-apiserver
-	rm -rf $(BIN)/programs $(BIN)/images $(BIN)/sbom $(BIN)/SHA256SUMS
+	rm -f $(BIN)/edge-hub $(BIN)/edge-hub-operator $(BIN)/kubectl-edgehub $(BIN)/oracle-apiserver
+	rm -rf $(BIN)/plugin $(BIN)/programs $(BIN)/images $(BIN)/sbom $(BIN)/SHA256SUMS

@@ -37,7 +37,7 @@ func (c *Cluster) RESTConfig() *rest.Config { return rest.CopyConfig(c.restConfi
 
 // writeCredentials makes the authority, kube-apiserver's certificate, the
 // ServiceAccount keys and the admin's kubeconfig.
-func (c *Cluster) writeCredentials() error {
+func (c *Cluster) writeCredentials(servingNames []string) error {
 	var err error
 	if c.authority, err = newAuthority(); err != nil {
 		return err
@@ -49,8 +49,9 @@ func (c *Cluster) writeCredentials() error {
 	if _, _, err := writePair(c.pki(""), "ca", encodeCertificate(c.authority.certificate.Raw), caKey); err != nil {
 		return err
 	}
-	certPEM, keyPEM, err := c.authority.issueServing("127.0.0.1", "10.96.0.1", "localhost",
-		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
+	names := append([]string{"127.0.0.1", "10.96.0.1", "localhost",
+		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}, servingNames...)
+	certPEM, keyPEM, err := c.authority.issueServing(names...)
 	if err != nil {
 		return err
 	}

@@ -48,6 +48,10 @@ type Options struct {
 	// Scheduler also runs kube-scheduler.
 	Scheduler bool
 
+	// ServingNames are DNS names and IP addresses that kube-apiserver's
+	// certificate is valid for, besides those on loopback and of its Service.
+	ServingNames []string
+
 	// ExtraAPIServerArgs are appended to kube-apiserver's and win over them.
 	ExtraAPIServerArgs []string
 
@@ -120,7 +124,7 @@ func (c *Cluster) layOut(o Options) error {
 		return err
 	}
 	c.url = fmt.Sprintf("https://127.0.0.1:%d", ports[2])
-	if err := c.writeCredentials(); err != nil {
+	if err := c.writeCredentials(o.ServingNames); err != nil {
 		return err
 	}
 	return c.describe(o, ports[0], ports[1], ports[2])

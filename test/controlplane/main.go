@@ -1,5 +1,5 @@
-// Command controlplane builds a Kubernetes control plane, a kubelet and kubectl
-// from their Go modules, at the versions this module's go.mod names. Tests and
+// Command controlplane builds a Kubernetes control plane, the programs of a node and
+// kubectl from their Go modules, at the versions this module's go.mod names. Tests and
 // the demo run them; nothing prebuilt is downloaded.
 //
 // Run it in this folder:
@@ -42,6 +42,7 @@ var programs = []program{
 	{"kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"},
 	{"kube-scheduler", "k8s.io/kubernetes/cmd/kube-scheduler"},
 	{"kubelet", "k8s.io/kubernetes/cmd/kubelet"},
+	{"kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"},
 }
 
 // envtestAssets are the binaries KUBEBUILDER_ASSETS must hold.

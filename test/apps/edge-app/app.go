@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -28,6 +29,9 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	if o.server != "" {
+		config.Host = o.server
+	}
 	namespace, err := os.ReadFile(namespaceFile)
 	if err != nil {
 		return err
@@ -49,7 +53,7 @@ func run(ctx context.Context, o options) error {
 			return err
 		}
 	}
-	return a.watch(ctx, start, o.once)
+	return a.watch(ctx, start, o)
 }
 
 // An app prints the ConfigMaps and Services of one namespace.
@@ -77,8 +81,8 @@ func (a *app) printConfig(ctx context.Context, name string) error {
 }
 
 // watch prints each change until ctx ends. The first reading must be done
-// before start ends; with once, watch returns after it.
-func (a *app) watch(ctx, start context.Context, once bool) error {
+// before start ends; with o.once, watch returns after it.
+func (a *app) watch(ctx, start context.Context, o options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	factory := informers.NewSharedInformerFactoryWithOptions(a.client, 0, informers.WithNamespace(a.namespace))
 	defer factory.Shutdown()
@@ -102,10 +106,24 @@ func (a *app) watch(ctx, start context.Context, once bool) error {
 	}
 	a.printf("synced: %d configmaps, %d services in %s", len(configMaps.GetStore().ListKeys()),
 		len(services.GetStore().ListKeys()), time.Since(begin).Round(time.Millisecond))
-	if once {
+	if o.once {
 		return nil
 	}
+	if o.readyz != "" {
+		return serveReadyz(ctx, o.readyz)
+	}
 	<-ctx.Done()
+	return ctx.Err()
+}
+
+// serveReadyz answers readiness probes until ctx ends.
+func serveReadyz(ctx context.Context, address string) error {
+	server := &http.Server{Addr: address, ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(
+		func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })}
+	context.AfterFunc(ctx, func() { server.Close() })
+	if err := server.ListenAndServe(); ctx.Err() == nil {
+		return err
+	}
 	return ctx.Err()
 }
 

@@ -20,6 +20,8 @@ func main() {
 	flag.StringVar(&o.config, "config", "", "name of a ConfigMap to read and print at start, besides watching all")
 	flag.BoolVar(&o.once, "once", false, "exit when everything has been read once")
 	flag.DurationVar(&o.timeout, "timeout", 0, "give up when the first reading takes longer; 0 is never")
+	flag.StringVar(&o.server, "server", "", "URL of the apiserver, instead of where InClusterConfig finds it")
+	flag.StringVar(&o.readyz, "readyz", "", "address to answer /readyz on, with 200 once everything has been read")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -34,4 +36,6 @@ type options struct {
 	config  string
 	once    bool
 	timeout time.Duration
+	readyz  string
+	server  string
 }
