@@ -175,6 +175,8 @@ func progress(policy *v1alpha1.EdgeHubPolicy, counts v1alpha1.PodCounts) string 
 	switch {
 	case counts.Matched > 0 || counts.Unmanaged > 0:
 		text = fmt.Sprintf("%d of %s restarted", counts.Restarted, counted(int(counts.Matched), "Pod"))
+	case policy.Status.Nodes != nil && policy.Status.Nodes.Hubs == 0:
+		text = "no edge-hub has reported from the selected nodes yet, see kubectl get edgehubnodes"
 	case policy.Spec.PodSelector == nil:
 		text = "no hub has seen a Pod send the agents"
 	default:

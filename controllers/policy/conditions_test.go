@@ -43,6 +43,7 @@ func TestRestartOutcome(t *testing.T) {
 		{name: "no selector, trouble that nobody caused", change: noSelector, result: rollout.Result{Counts: v1alpha1.PodCounts{Matched: 1, Restarted: 1, Unavailable: 1}, Restarting: 1}, wantDone: true, wantReason: "Restarted"},
 		{name: "never", change: never, result: rollout.Result{Counts: some}, wantDone: true, wantReason: "NotRequested", wantMessage: "1 of 3 Pods restarted"},
 		{name: "no Pods", wantDone: true, wantReason: "Restarted", wantMessage: "podSelector matches no Pod"},
+		{name: "no hubs", change: func(p *v1alpha1.EdgeHubPolicy) { p.Status.Nodes = &v1alpha1.NodeCounts{} }, wantDone: true, wantReason: "Restarted", wantMessage: "no edge-hub has reported from the selected nodes yet"},
 		{name: "failed", err: errors.New("list Pods: x\ny"), wantReason: "RestartFailed", wantMessage: "list Pods: x; y"},
 		{name: "paused", gate: closed("Paused"), result: rollout.Result{Counts: some}, wantReason: "Paused", wantMessage: "1 of 3 Pods restarted: 2 Pods left, because"},
 		{name: "paused but complete", gate: closed("Paused"), result: rollout.Result{Counts: v1alpha1.PodCounts{Matched: 1, Restarted: 1}}, wantDone: true, wantReason: "Restarted", wantMessage: "1 of 1 Pod restarted"},

@@ -295,7 +295,7 @@ func TestAgentsComeAndGo(t *testing.T) {
 	e.expectCondition(policy, "CacheTooLarge", "False", "Fits")
 	e.Expect(*policy.Status.Pods).To(Equal(v1alpha1.PodCounts{}))
 	e.Expect(e.announced()).To(Equal([]string{
-		"Normal Applied 2 agents in kube-system/edge-hub-cfg", "Normal Restarted no hub has seen a Pod send the agents",
+		"Normal Applied 2 agents in kube-system/edge-hub-cfg", "Normal Restarted no edge-hub has reported from the selected nodes yet, see kubectl get edgehubnodes",
 	}))
 
 	e.create("two", "b", "c")

@@ -13,16 +13,20 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2/textlogger"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -156,15 +160,26 @@ func newManager(config *rest.Config, o options) (manager.Manager, error) {
 	if err := certificates.SetupWithManager(mgr, o.clusterDomain); err != nil {
 		return nil, fmt.Errorf("set up CertificateSigningRequest controller: %w", err)
 	}
-	return mgr, addChecks(mgr)
+	return mgr, addChecks(mgr, slices.Collect(maps.Keys(byObject)))
 }
 
 // addChecks serves /healthz, which says that the process answers, and /readyz,
-// which says that its caches are filled, so that it could lead.
-func addChecks(mgr manager.Manager) error {
+// which says that its caches of kinds are filled, so that it could lead.
+func addChecks(mgr manager.Manager, kinds []client.Object) error {
 	var synced atomic.Bool
 	err := mgr.Add(everywhere(func(ctx context.Context) error {
-		synced.Store(mgr.GetCache().WaitForCacheSync(ctx))
+		// WaitForCacheSync would wait for those only that somebody has asked for
+		// by now.
+		for _, kind := range kinds {
+			_ = wait.PollUntilContextCancel(ctx, time.Second, true, func(ctx context.Context) (bool, error) {
+				_, err := mgr.GetCache().GetInformer(ctx, kind)
+				if err != nil && ctx.Err() == nil {
+					ctrl.Log.Error(err, "Could not fill a cache, will try again", "kind", fmt.Sprintf("%T", kind))
+				}
+				return err == nil, nil
+			})
+		}
+		synced.Store(ctx.Err() == nil)
 		return nil
 	}))
 	return errors.Join(err,

@@ -220,15 +220,23 @@ func TestOperator(t *testing.T) {
 	s.kubectl("patch", "configmap", "-n", "kube-system", "edge-hub-cfg", "--type=merge", "-p", `{"data":{"cache_agents":"hand,edge-app"}}`)
 	s.Expect(second.Process.Signal(syscall.SIGTERM)).To(Succeed())
 	s.Expect(second.Wait()).To(Succeed(), "a graceful end is no failure")
+	s.Expect(s.kubectl("get", "lease", "-n", "edge-hub-system", leaseName, "-o", "jsonpath={.spec.holderIdentity}")).To(BeEmpty(), "the Lease is released")
 	s.kubectl("delete", "ehp", "edge-app")
-	started := time.Now()
 	third := s.start()
 	s.Eventually(s.agents).Should(Equal("hand"))
-	s.Expect(time.Since(started)).To(BeNumerically("<", 12*time.Second), "the Lease was released")
 
 	for _, o := range []*operator{first, second, third} {
 		s.Expect(o.output()).NotTo(ContainSubstring("forbidden"))
 	}
+
+	// One that may read nothing is alive, and never ready.
+	token, err := s.cluster.Token(t.Context(), "edge-hub-system", "default")
+	s.Expect(err).NotTo(HaveOccurred())
+	s.kubeconfig = s.writeKubeconfig(token)
+	blind := s.start()
+	s.Eventually(blind.output).Should(ContainSubstring("forbidden"))
+	s.Expect(blind.get("/healthz")).To(Equal(http.StatusOK))
+	s.Consistently(func() int { return blind.get("/readyz") }).WithTimeout(2 * time.Second).Should(Equal(http.StatusInternalServerError))
 }
 
 // TestRBACIsNoWiderThanNeeded asks kube-apiserver what the identities of
