@@ -43,8 +43,20 @@ const (
 	cacheDir      = configDir + "/cache"
 	stateDir      = "/var/lib/edge-hub"
 	manifestName  = "edge-hub.yaml"
+	systemdDir    = "/etc/systemd/system"
+	dropInDir     = systemdDir + "/kubelet.service.d"
+	dropInFile    = dropInDir + "/20-edge-hub.conf"
 	hubURL        = "https://" + Listen
 )
+
+// dropIn has the hub's address on the node before the kubelet starts. The hub holds
+// it too, but after a reboot it is the kubelet that starts the hub, and asks for its
+// Node before it mounts the hub's volumes: while nobody has the address, what it asks
+// is lost on the way to the node's default gateway, and it waits.
+const dropIn = `# Made by edge-hub install.
+[Service]
+ExecStartPre=-+/bin/sh -c 'ip address replace 169.254.2.1/32 dev lo'
+`
 
 // patience is how long the hub may take to answer, or to end.
 const patience = 5 * time.Minute
@@ -146,6 +158,15 @@ func Install(ctx context.Context, o Options) error {
 		}
 		o.say("%s is there", dir)
 	}
+	if o.exists(systemdDir) {
+		if err := os.MkdirAll(o.path(dropInDir), 0o755); err != nil {
+			return fmt.Errorf("install: %w", err)
+		}
+		if err := o.write(dropInFile, []byte(dropIn)); err != nil {
+			return fmt.Errorf("install: %w", err)
+		}
+		o.say("%s is written", dropInFile)
+	}
 	// Who reads these files finds them whole: the manifest comes last.
 	for _, f := range []struct {
 		name    string
@@ -197,11 +218,12 @@ func Uninstall(ctx context.Context, o Options, restarted bool) error {
 		return fmt.Errorf("uninstall: %w", err)
 	}
 	o.say("the node does not have the hub's address")
-	for _, name := range []string{cacheDir, stateDir, authorityFile, hubKubeconfig} {
+	for _, name := range []string{dropInFile, cacheDir, stateDir, authorityFile, hubKubeconfig} {
 		if err := o.remove(name); err != nil {
 			return fmt.Errorf("uninstall: %w", err)
 		}
 	}
+	_ = os.Remove(o.path(dropInDir)) // unless others have something there
 	return nil
 }
 

@@ -53,6 +53,7 @@ func newRoot(t *testing.T, commonName string) string {
 		"/etc/kubernetes/pki/ca.crt":     "the authority",
 		certFile:                         certificate(t, commonName),
 		DefaultManifests + "/other.yaml": "another static Pod",
+		systemdDir + "/kubelet.service":  "the kubelet's unit",
 	} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755); err != nil {
 			t.Fatal(err)
@@ -166,6 +167,12 @@ func TestWhatIsInstalled(t *testing.T) {
 	if err := yaml.UnmarshalStrict(content, &pod); err != nil {
 		t.Fatal(err)
 	}
+	if unit, err := os.ReadFile(filepath.Join(root, dropInFile)); err != nil || !strings.Contains(string(unit), "ExecStartPre=-+/bin/sh -c 'ip address replace 169.254.2.1/32 dev lo'") {
+		t.Errorf("the kubelet's unit: %s, %v", unit, err)
+	}
+	if pod.Spec.Priority == nil || *pod.Spec.Priority != 2000001000 {
+		t.Errorf("priority %v", pod.Spec.Priority)
+	}
 	args := pod.Spec.Containers[0].Args
 	for _, want := range []string{"--node-name=edge-1", "--server=" + server, "--node-ip=192.0.2.7", "--node-client-cert-file=" + certFile, "--bootstrap-credential=" + certFile} {
 		if !slices.Contains(args, want) {
@@ -210,7 +217,7 @@ func TestARunThatWasKilledIsFinishedByTheNext(t *testing.T) {
 		}
 		expectTree(t, fmt.Sprint("killed after step ", at), root, installed)
 	}
-	for at := range 8 {
+	for at := range 9 {
 		root := newRoot(t, "system:node:edge-1")
 		copyFile(t, whole, root, certFile)
 		if err := Install(t.Context(), optionsFor(root)); err != nil {
@@ -326,5 +333,21 @@ func TestPreflightSaysWhatIsMissing(t *testing.T) {
 		if !maps.Equal(before, tree(t, root)) {
 			t.Errorf("%s: something was changed", name)
 		}
+	}
+}
+
+// TestANodeWithoutSystemdIsInstalledToo: its address is for its owner to set before
+// the kubelet starts.
+func TestANodeWithoutSystemdIsInstalledToo(t *testing.T) {
+	asRoot(t)
+	root := newRoot(t, "system:node:edge-1")
+	if err := os.RemoveAll(filepath.Join(root, systemdDir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Install(t.Context(), optionsFor(root)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(root, systemdDir)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v", err)
 	}
 }

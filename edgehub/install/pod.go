@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
 )
 
@@ -45,7 +46,8 @@ func (o *Options) pod(k *kubelet) ([]byte, error) {
 			Name: "edge-hub", Namespace: metav1.NamespaceSystem, Labels: map[string]string{"app.kubernetes.io/name": "edge-hub"},
 		},
 		Spec: corev1.PodSpec{
-			HostNetwork: true, PriorityClassName: "system-node-critical",
+			// Nobody resolves the class of a static Pod.
+			HostNetwork: true, PriorityClassName: "system-node-critical", Priority: ptr.To[int32](2000001000),
 			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 			Containers: []corev1.Container{{
 				Name: "edge-hub", Image: o.Image, ImagePullPolicy: corev1.PullIfNotPresent, Args: args,
