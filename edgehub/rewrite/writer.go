@@ -30,6 +30,9 @@ type Writer struct {
 var (
 	errStopped = errors.New("answer was given up")
 	errBehind  = errors.New("data after the end of the body")
+	// errHeadless: kube-apiserver writes kind and metadata of the lists that are
+	// rewritten before the items.
+	errHeadless = errors.New("items of a list come before what the list is")
 )
 
 // NewWriter returns a Writer for a body in an encoding, which is compressed or not.
@@ -170,7 +173,7 @@ func (r *Rewriter) copyObject(out *bufio.Writer, body io.Reader, enc capture.Enc
 }
 
 func (r *Rewriter) copyJSONList(out *bufio.Writer, body io.Reader) error {
-	first := true
+	begun, first := false, true
 	var scratch []byte
 	write := func(b []byte, err error) error {
 		if err == nil {
@@ -181,9 +184,13 @@ func (r *Rewriter) copyJSONList(out *bufio.Writer, body io.Reader) error {
 	}
 	meta, err := capture.List(body, capture.JSON, capture.ListHandler{
 		Begin: func(meta capture.ListMeta) error {
+			begun = true
 			return write(capture.AppendListHead(scratch, capture.JSON, meta, 0))
 		},
 		Item: func(o capture.Object) error {
+			if !begun {
+				return errHeadless
+			}
 			raw, err := r.object(o)
 			if err != nil {
 				return err
