@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -89,35 +90,61 @@ func (b budgets) allowed(pod Pod, now time.Time) {
 	}
 }
 
-// evict asks for the eviction of exactly this Pod: should another one have
-// taken its name, its UID differs and it stays. blocked is true if
-// PodDisruptionBudgets refuse, which r.budgets then knows.
-func (r *Restarter) evict(ctx context.Context, pod Pod) (blocked bool, err error) {
-	eviction := &policyv1.Eviction{DeleteOptions: &metav1.DeleteOptions{
-		Preconditions: &metav1.Preconditions{UID: &pod.UID},
-	}}
-	object := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}}
-	err = r.client.SubResource("eviction").Create(ctx, object, eviction)
+// answer is what came of a request for the eviction of a Pod.
+type answer struct {
+	pod     Pod
+	blocked bool // PodDisruptionBudgets refuse, which r.budgets then knows
+	err     error
+}
+
+// evict asks for the eviction of exactly these Pods, side by side: should another
+// one have taken a name, its UID differs and it stays.
+func (r *Restarter) evict(ctx context.Context, pods []Pod) []answer {
+	answers := make([]answer, len(pods))
+	var wg sync.WaitGroup
+	for i, pod := range pods {
+		wg.Go(func() {
+			eviction := &policyv1.Eviction{DeleteOptions: &metav1.DeleteOptions{
+				Preconditions: &metav1.Preconditions{UID: &pod.UID},
+			}}
+			object := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}}
+			answers[i] = answer{pod: pod, err: r.client.SubResource("eviction").Create(ctx, object, eviction)}
+		})
+	}
+	wg.Wait()
+	// What was evicted comes first: it ends older refusals, not those beside it.
+	for _, refused := range []bool{false, true} {
+		for i := range answers {
+			if (answers[i].err != nil) == refused {
+				r.judge(ctx, &answers[i])
+			}
+		}
+	}
+	return answers
+}
+
+// judge says what kube-apiserver's answer means.
+func (r *Restarter) judge(ctx context.Context, a *answer) {
+	result := "failed"
 	switch {
-	case err == nil:
-		evictions.WithLabelValues("evicted").Inc()
-		r.budgets.allowed(pod, r.now())
-		return false, nil
-	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
-		evictions.WithLabelValues("gone").Inc()
+	case a.err == nil:
+		result = "evicted"
+		r.budgets.allowed(a.pod, r.now())
+	case apierrors.IsNotFound(a.err), apierrors.IsConflict(a.err):
 		// The Pod is gone, and perhaps replaced by one of the same name: what
 		// the eviction was for is done.
-		return false, nil
-	case refusedByBudget(err):
-		if blocked, err = r.learnBudgets(ctx, pod, err); blocked {
-			evictions.WithLabelValues("blocked").Inc()
-			return true, nil
+		result, a.err = "gone", nil
+	case refusedByBudget(a.err) && r.budgets.blocking(a.pod, r.now()) != nil:
+		// Refused beside another one: its budget is known.
+		result, a.blocked, a.err = "blocked", true, nil
+	case refusedByBudget(a.err):
+		if a.blocked, a.err = r.learnBudgets(ctx, a.pod, a.err); a.blocked {
+			result = "blocked"
 		}
 	default:
-		err = fmt.Errorf("evict Pod %s: %w", pod.Name, err)
+		a.err = fmt.Errorf("evict Pod %s: %w", a.pod.Name, a.err)
 	}
-	evictions.WithLabelValues("failed").Inc()
-	return false, err
+	evictions.WithLabelValues(result).Inc()
 }
 
 // refusedByBudget reports whether err may be the refusal of a

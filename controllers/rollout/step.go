@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -27,6 +28,10 @@ const heldInterval = 5 * time.Second
 // recentTime is how long after an eviction the replacement may be unknown to the
 // hub of its node.
 const recentTime = time.Minute
+
+// maxAtOnce is how many evictions are asked for side by side. kube-apiserver takes
+// tens of milliseconds for each.
+const maxAtOnce = 8
 
 // Restarter restarts Pods. It is not safe for concurrent use: two steps at once
 // could spend the same availability twice.
@@ -177,26 +182,42 @@ func (r *Restarter) carryOut(ctx context.Context, policy string, observed Observ
 }
 
 // evictAll evicts Pods until a PodDisruptionBudget refuses or enough were evicted.
+// More and more are asked for side by side, so that a budget that allows little has
+// little to refuse.
 func (r *Restarter) evictAll(ctx context.Context, restart, pods []Pod, result *Result) error {
-	for _, pod := range restart {
-		if len(result.Evicted) == maxEvictions {
+	for atOnce := 1; len(restart) > 0; atOnce = min(2*atOnce, maxAtOnce) {
+		room := maxEvictions - len(result.Evicted)
+		if room == 0 {
 			result.NextCheck = time.Millisecond
 			return nil
 		}
-		// Marked before the request: when its answer is lost, the Pod may be
-		// gone all the same.
-		r.markEvicted(pod, true)
-		blocked, err := r.evict(ctx, pod)
-		if err != nil {
+		batch := restart[:min(len(restart), room, atOnce)]
+		restart = restart[len(batch):]
+		for _, pod := range batch {
+			// Marked before the request: when its answer is lost, the Pod may be
+			// gone all the same.
+			r.markEvicted(pod, true)
+		}
+		var (
+			errs    []error
+			blocked bool
+		)
+		for _, answer := range r.evict(ctx, batch) {
+			switch {
+			case answer.err != nil:
+				errs = append(errs, answer.err)
+			case answer.blocked:
+				r.markEvicted(answer.pod, false)
+				blocked = true
+			default:
+				log.FromContext(ctx).Info("Evicted Pod", "pod", answer.pod.Name)
+				result.Evicted = append(result.Evicted, answer.pod.Name)
+				terminate(pods, answer.pod.UID)
+			}
+		}
+		if err := errors.Join(errs...); err != nil || blocked {
 			return err
 		}
-		if blocked {
-			r.markEvicted(pod, false)
-			return nil
-		}
-		log.FromContext(ctx).Info("Evicted Pod", "pod", pod.Name)
-		result.Evicted = append(result.Evicted, pod.Name)
-		terminate(pods, pod.UID)
 	}
 	return nil
 }

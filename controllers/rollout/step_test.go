@@ -398,12 +398,48 @@ func TestEvictSparesPodOfTheSameName(t *testing.T) {
 	}})).To(Succeed())
 	e.awaitReady("app", 1)
 	restarter := NewRestarter(e.client, e.client, time.Now)
-	blocked, err := restarter.evict(t.Context(), Pod{Namespace: e.namespace, Name: "app-0", UID: "of-the-one-before"})
-	e.Expect(blocked, err).To(BeFalse())
+	gone := []Pod{{Namespace: e.namespace, Name: "app-0", UID: "of-the-one-before"}, {Namespace: e.namespace, Name: "no-such-pod", UID: "x"}}
+	e.Expect(restarter.evict(t.Context(), gone)).To(Equal([]answer{{pod: gone[0]}, {pod: gone[1]}}))
 	pod := e.pods("app")[0]
 	e.Expect(pod.DeletionTimestamp).To(BeNil())
-	blocked, err = restarter.evict(t.Context(), Pod{Namespace: e.namespace, Name: "no-such-pod", UID: "x"})
-	e.Expect(blocked, err).To(BeFalse())
+}
+
+// TestEvictionsSideBySideAskABudgetOnce: a budget that allows one of many is asked
+// for little more, and looked up once.
+func TestEvictionsSideBySideAskABudgetOnce(t *testing.T) {
+	e := newEnv(t, "a")
+	e.deployment("app", 8)
+	e.Expect(e.client.Create(t.Context(), &policyv1.PodDisruptionBudget{ObjectMeta: e.meta("app"), Spec: policyv1.PodDisruptionBudgetSpec{
+		Selector: selector("app"), MinAvailable: ptr.To(intstr.FromInt32(7)),
+	}})).To(Succeed())
+	e.Eventually(func(g Gomega) {
+		var budget policyv1.PodDisruptionBudget
+		g.Expect(e.client.Get(t.Context(), client.ObjectKey{Namespace: e.namespace, Name: "app"}, &budget)).To(Succeed())
+		g.Expect(budget.Status.DisruptionsAllowed).To(Equal(int32(1)))
+	}).Should(Succeed())
+	lists := 0
+	live := interceptor.NewClient(e.client, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			if _, ok := list.(*policyv1.PodDisruptionBudgetList); ok {
+				lists++
+			}
+			return c.List(ctx, list, options...)
+		},
+	})
+	restarter := NewRestarter(e.client, live, time.Now)
+	var result Result
+	pods := []Pod{}
+	for _, pod := range e.pods("app") {
+		pods = append(pods, Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Labels: pod.Labels})
+	}
+	e.Expect(restarter.evictAll(t.Context(), pods, pods, &result)).To(Succeed())
+	e.Expect(result.Evicted).To(HaveLen(1))
+	e.Expect(lists).To(Equal(1))
+	e.Expect(restarter.evicted[e.namespace]).To(HaveLen(1), "what was refused is not taken for evicted")
+	for _, block := range restarter.budgets {
+		e.Expect(block.delay).To(Equal(firstBackOff), "refused once")
+	}
+	e.Expect(restarter.budgets).To(HaveLen(1))
 }
 
 // TestStepSurvivesStaleCache steps with a cache that shows nothing of what was
