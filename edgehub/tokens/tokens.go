@@ -49,7 +49,7 @@ const (
 	// MaxBody bounds a request and an answer, in bytes. A token has about 1 KiB.
 	MaxBody = 64 << 10
 	// queued is how many answers may wait to be written.
-	queued = 64
+	queued = 256
 	// sweepPeriod is how often tokens that have expired, and those of Pods that are
 	// gone, are dropped.
 	sweepPeriod = 10 * time.Minute
@@ -108,6 +108,7 @@ type Tokens struct {
 	options Options
 	queue   chan kept
 	replays *prometheus.CounterVec
+	dropped prometheus.Counter
 	lost    atomic.Bool // the file could not be made durable
 
 	mu      sync.Mutex
@@ -138,8 +139,11 @@ func Open(options Options) *Tokens {
 		Name: "edgehub_token_requests_offline_total",
 		Help: "TokenRequests of the kubelet that kube-apiserver could not be asked for, by result: replayed or missing.",
 	}, []string{"result"})
+	t.dropped = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "edgehub_tokens_dropped_total", Help: "Tokens that were not kept for the kubelet, because the disk did not take them in time or not at all.",
+	})
 	if options.Registry != nil {
-		options.Registry.MustRegister(t.replays, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		options.Registry.MustRegister(t.replays, t.dropped, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "edgehub_tokens_kept", Help: "Tokens that are kept for the kubelet.",
 		}, func() float64 { return float64(t.Len()) }))
 	}
@@ -176,6 +180,8 @@ func (t *Tokens) load() error {
 		klog.InfoS("Some of the tokens kept for the kubelet can't be read", "tokens", damaged)
 	}
 	if err != nil {
+		// What was found so far is in a file that is not open.
+		t.entries, t.count = map[[sha256.Size]byte][]entry{}, 0
 		return err
 	}
 	f.dead = int(f.next) - t.count
@@ -207,7 +213,16 @@ func (t *Tokens) Keep(q Request, a Answer) {
 	select {
 	case t.queue <- kept{q, a, c}:
 	default: // the disk hangs
+		t.notKept(errBusy, q.subject)
 	}
+}
+
+var errBusy = fmt.Errorf("%d tokens wait for the disk already", queued)
+
+// notKept makes known that a token would be missing after a restart.
+func (t *Tokens) notKept(err error, subject string) {
+	t.dropped.Inc()
+	klog.ErrorS(err, "A token was not kept for the kubelet", "serviceAccount", subject)
 }
 
 // Find returns the newest answer to a request that is still good.
@@ -283,14 +298,14 @@ func (t *Tokens) write(k kept) {
 	defer t.mu.Unlock()
 	if t.file == nil || t.lost.Load() || t.file.dead > t.count+maxTokens/8 {
 		if err := t.renew(); err != nil {
-			klog.ErrorS(err, "A token was not kept for the kubelet", "serviceAccount", k.request.subject)
+			t.notKept(err, k.request.subject)
 			return
 		}
 	}
 	p, err := t.file.append(recordOf(k.request, k.answer))
 	if err != nil {
 		t.lost.Store(true)
-		klog.ErrorS(err, "A token was not kept for the kubelet", "serviceAccount", k.request.subject)
+		t.notKept(err, k.request.subject)
 		return
 	}
 	t.add(k.request.digest, entry{p, k.claims})

@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -419,6 +420,61 @@ func TestADiskThatFailsCostsWhatIsOnIt(t *testing.T) {
 		n.expect(requestFor("b", ""), &b)
 		n.stop()
 	})
+}
+
+// TestAFileThatCannotBeReadIsGivenUp: what was read before the sector that fails
+// is not half there.
+func TestAFileThatCannotBeReadIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := journaltest.New()
+		n := newNode(t, disk, nil)
+		now := time.Now()
+		const many = 200 // more than is read at once
+		for i := range many {
+			n.keep(requestFor(fmt.Sprint("pod-", i), ""), answerFor(fmt.Sprint("pod-", i), i, now, now.Add(time.Hour)))
+		}
+		n.stop()
+		reads := 0
+		disk.Inject(func(op journaltest.Op) *journaltest.Fault {
+			if op.Kind != journaltest.Read {
+				return nil
+			}
+			if reads++; reads < 2 {
+				return nil
+			}
+			return &journaltest.Fault{Err: errors.New("unreadable sector")}
+		})
+		n.start()
+		if reads < 2 {
+			t.Fatal("the file was read at once")
+		}
+		n.expect(requestFor("pod-0", ""), nil)
+		if n.Len() != 0 {
+			t.Errorf("%d tokens of a file that can't be read", n.Len())
+		}
+		disk.Inject(nil)
+		next := answerFor("next", 1, now, now.Add(time.Hour))
+		n.keep(requestFor("next", ""), next)
+		n.expect(requestFor("next", ""), &next)
+		n.restart()
+		n.expect(requestFor("next", ""), &next)
+		n.stop()
+	})
+}
+
+// TestATokenThatIsNotKeptIsCounted: while the disk hangs no more than so many wait.
+func TestATokenThatIsNotKeptIsCounted(t *testing.T) {
+	tokens := Open(Options{FS: journaltest.New(), Key: key(t, "own"), Now: time.Now, Interval: interval}) // and nobody writes
+	now := time.Now()
+	for i := range queued + 3 {
+		tokens.Keep(requestFor("a", ""), answerFor("a", i, now, now.Add(time.Hour)))
+	}
+	if got := testutil.ToFloat64(tokens.dropped); got != 3 {
+		t.Errorf("%v tokens were dropped", got)
+	}
+	if err := tokens.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func FuzzClaims(f *testing.F) {
