@@ -9,8 +9,8 @@
 // at the node as the gateway that it is and is delivered there: no Service has the
 // address, so that kube-proxy leaves it alone. Where a network plugin or a firewall
 // refuses what Pods send to their node, such as a Calico HostEndpoint or a Cilium
-// host policy, it has to be told to let TCP port 10268 pass, in its own language: a
-// rule of ours would come before or behind its own by chance.
+// host policy, it has to be told to let TCP port 10268 pass, in its own language.
+// For the common one of iptables package install does it.
 package netif
 
 import (

@@ -1,12 +1,14 @@
 package netif
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"runtime"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,6 +58,26 @@ func where(t *testing.T) (devices []string) {
 	return devices
 }
 
+// scope is that of the address, see rtnetlink(7).
+func scope(t *testing.T) int {
+	t.Helper()
+	table, err := syscall.NetlinkRIB(unix.RTM_GETADDR, unix.AF_INET)
+	if err != nil {
+		t.Error(err)
+		return -1
+	}
+	messages, err := syscall.ParseNetlinkMessage(table)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, m := range messages {
+		if m.Header.Type == unix.RTM_NEWADDR && bytes.Contains(m.Data, address.AsSlice()) {
+			return int(m.Data[3])
+		}
+	}
+	return -1
+}
+
 func expectOn(t *testing.T, want ...string) {
 	t.Helper()
 	if got := where(t); !slices.Equal(got, want) {
@@ -88,6 +110,9 @@ func TestTheAddressIsKeptAndRemoved(t *testing.T) {
 				t.Error(err)
 			}
 			expectOn(t, device)
+		}
+		if got := scope(t); got != unix.RT_SCOPE_HOST {
+			t.Errorf("its scope is %d", got)
 		}
 		l, err := net.Listen("tcp", "169.254.2.1:0")
 		if err != nil {

@@ -25,12 +25,15 @@ func linkMessage(index int, flags, change uint32) []byte {
 }
 
 // addressMessage is a struct ifaddrmsg of an address that is a network of its own.
+// It is nobody's source for what goes to other hosts, nor what a network plugin takes
+// for the node's own.
 func addressMessage(index int, address netip.Addr) []byte {
 	b := make([]byte, unix.SizeofIfAddrmsg)
 	b[0], b[1] = unix.AF_INET6, byte(address.BitLen())
 	if address.Is4() {
 		b[0] = unix.AF_INET
 	}
+	b[3] = unix.RT_SCOPE_HOST
 	order.PutUint32(b[4:], uint32(index))
 	b = appendAttribute(b, unix.IFA_LOCAL, address.AsSlice())
 	return appendAttribute(b, unix.IFA_ADDRESS, address.AsSlice())

@@ -388,7 +388,7 @@ func listen(options Options) (l listeners, err error) {
 		one, err := net.Listen("tcp", address)
 		if errors.Is(err, syscall.EADDRNOTAVAIL) {
 			host, _, _ := net.SplitHostPort(address)
-			return l, fmt.Errorf("listen: %w: the node does not have this address; give it one with: ip address add %s/32 dev lo", err, host)
+			return l, fmt.Errorf("listen: %w: the node does not have this address; give it one with: ip address add %s/32 dev lo scope host", err, host)
 		}
 		if err != nil {
 			return l, fmt.Errorf("listen: %w", err)
