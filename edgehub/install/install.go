@@ -4,8 +4,9 @@
 //
 // Each step looks at what is there and leaves it as it is to be, so that a run which
 // was killed, anywhere, is finished by the next one. Files are replaced in one move.
-// The kubelet is led to the hub last, once the hub answers for kube-apiserver, and
-// away from it first.
+// The kubelet is led to the hub last, once the hub answers for kube-apiserver. It is
+// led away from it first, but for what the kubelet's own start does for the hub:
+// whenever it starts again, that is gone.
 package install
 
 import (
@@ -17,11 +18,12 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
@@ -31,7 +33,8 @@ import (
 // Where things are on a node.
 const (
 	DefaultKubeletKubeconfig = "/etc/kubernetes/kubelet.conf"
-	DefaultManifests         = "/etc/kubernetes/manifests" // the kubelet's staticPodPath
+	DefaultKubeletConfig     = "/var/lib/kubelet/config.yaml"
+	DefaultManifests         = "/etc/kubernetes/manifests"
 	// Listen is where Pods and the kubelet reach the hub.
 	Listen = "169.254.2.1:10268"
 	// Admin is where the hub tells how it is.
@@ -43,23 +46,18 @@ const (
 	cacheDir      = configDir + "/cache"
 	stateDir      = "/var/lib/edge-hub"
 	manifestName  = "edge-hub.yaml"
-	systemdDir    = "/etc/systemd/system"
-	dropInDir     = systemdDir + "/kubelet.service.d"
-	dropInFile    = dropInDir + "/20-edge-hub.conf"
+	hubAddress    = "169.254.2.1"
 	hubURL        = "https://" + Listen
 )
 
-// dropIn has the hub's address on the node before the kubelet starts. The hub holds
-// it too, but after a reboot it is the kubelet that starts the hub, and asks for its
-// Node before it mounts the hub's volumes: while nobody has the address, what it asks
-// is lost on the way to the node's default gateway, and it waits.
-const dropIn = `# Made by edge-hub install.
-[Service]
-ExecStartPre=-+/bin/sh -c 'ip address replace 169.254.2.1/32 dev lo'
-`
-
-// patience is how long the hub may take to answer, or to end.
-const patience = 5 * time.Minute
+const (
+	// patience is how long the hub may take to answer, or to end.
+	patience = 5 * time.Minute
+	// quiet is for how long nobody must answer in the hub's place until the hub has
+	// ended: longer than the kubelet may take to find that a manifest is gone
+	// (fileCheckFrequency, 20 s), for it might start a hub that has crashed again.
+	quiet = 25 * time.Second
+)
 
 // Options say what to install. The zero value of a field that is not required has
 // the default that its comment names.
@@ -73,7 +71,11 @@ type Options struct {
 	NodeIPs []string
 	// KubeletKubeconfig is DefaultKubeletKubeconfig if it is empty.
 	KubeletKubeconfig string
-	// Manifests is DefaultManifests if it is empty.
+	// KubeletConfig is the kubelet's configuration, DefaultKubeletConfig if it is
+	// empty. There may be none.
+	KubeletConfig string
+	// Manifests is KubeletConfig's staticPodPath if it is empty, and
+	// DefaultManifests if that says none.
 	Manifests string
 	// Out is told what was done.
 	Out io.Writer
@@ -82,6 +84,7 @@ type Options struct {
 	answers func(context.Context, Options) error // nil if the hub answers
 	ended   func(context.Context) error          // nil if the hub has ended
 	release func() error                         // takes the address from the node
+	shell   func(context.Context, string) error  // runs a script on the node
 	step    func(string)                         // is called after each step
 }
 
@@ -89,14 +92,19 @@ func (o *Options) defaults() {
 	if o.KubeletKubeconfig == "" {
 		o.KubeletKubeconfig = DefaultKubeletKubeconfig
 	}
-	if o.Manifests == "" {
-		o.Manifests = DefaultManifests
-	}
-	if o.Out == nil {
-		o.Out = io.Discard
+	if o.KubeletConfig == "" {
+		o.KubeletConfig = DefaultKubeletConfig
 	}
 	if o.root == "" {
 		o.root = "/"
+	}
+	if o.Manifests == "" {
+		if o.Manifests, _ = o.staticPodPath(); o.Manifests == "" { // Preflight tells of the error
+			o.Manifests = DefaultManifests
+		}
+	}
+	if o.Out == nil {
+		o.Out = io.Discard
 	}
 	if o.answers == nil {
 		o.answers = answers
@@ -108,6 +116,9 @@ func (o *Options) defaults() {
 		o.release = func() error {
 			return netif.Remove(netif.DefaultDevice, netif.LinkLocal([]string{Listen}))
 		}
+	}
+	if o.shell == nil {
+		o.shell = shell
 	}
 	if o.step == nil {
 		o.step = func(string) {}
@@ -137,6 +148,9 @@ func Install(ctx context.Context, o Options) error {
 		return fmt.Errorf("install: %s", strings.Join(problems, "; "))
 	}
 	k, err := o.kubelet()
+	if err == nil {
+		err = k.identify(&o)
+	}
 	if err != nil {
 		return fmt.Errorf("install: %w", err)
 	}
@@ -152,6 +166,9 @@ func Install(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("install: %w", err)
 	}
+	if err := o.removeTorn(); err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
 	for _, dir := range []string{cacheDir, stateDir} {
 		if err := os.MkdirAll(o.path(dir), 0o700); err != nil {
 			return fmt.Errorf("install: %w", err)
@@ -162,10 +179,13 @@ func Install(ctx context.Context, o Options) error {
 		if err := os.MkdirAll(o.path(dropInDir), 0o755); err != nil {
 			return fmt.Errorf("install: %w", err)
 		}
-		if err := o.write(dropInFile, []byte(dropIn)); err != nil {
+		if err := o.write(dropInFile, []byte(o.dropIn())); err != nil {
 			return fmt.Errorf("install: %w", err)
 		}
 		o.say("%s is written", dropInFile)
+	}
+	if o.shell(ctx, openFirewall) == nil {
+		o.say("iptables lets Pods reach %s", Listen)
 	}
 	// Who reads these files finds them whole: the manifest comes last.
 	for _, f := range []struct {
@@ -181,7 +201,7 @@ func Install(ctx context.Context, o Options) error {
 		return fmt.Errorf("install: the kubelet was not led to the hub: %w", err)
 	}
 	o.say("the hub answers at %s", hubURL)
-	if err := k.leadTo(&o, hubURL); err != nil {
+	if err := k.leadTo(&o, way{server: hubURL}); err != nil {
 		return fmt.Errorf("install: %w", err)
 	}
 	o.say("%s names the hub: restart the kubelet", o.KubeletKubeconfig)
@@ -190,20 +210,30 @@ func Install(ctx context.Context, o Options) error {
 
 // Uninstall takes the hub away with all that it has cached. The kubelet has to be
 // restarted between its two halves: Uninstall does the first one and returns
-// ErrRestart as long as restarted is false. Pods that were given the hub's address
-// have to be made anew.
+// ErrRestart as long as restarted is false, or if it had to do something of the
+// first one. Pods that were given the hub's address have to be made anew.
 func Uninstall(ctx context.Context, o Options, restarted bool) error {
 	o.defaults()
 	k, err := o.kubelet()
-	switch {
-	case err != nil:
+	if err != nil {
 		return fmt.Errorf("uninstall: %w", err)
-	case k.cluster.Server == hubURL:
-		if err := k.leadTo(&o, k.upstream); err != nil {
+	}
+	if err := o.removeTorn(); err != nil {
+		return fmt.Errorf("uninstall: %w", err)
+	}
+	// Before the kubelet is led away: it is restarted after that, and nothing must
+	// be left that it does for the hub when it starts.
+	if err := o.remove(dropInFile); err != nil {
+		return fmt.Errorf("uninstall: %w", err)
+	}
+	_ = os.Remove(o.path(dropInDir)) // unless others have something there
+	if k.cluster.Server == hubURL {
+		if err := k.leadTo(&o, k.origin); err != nil {
 			return fmt.Errorf("uninstall: %w", err)
 		}
+		restarted = false // not since it is to be
 	}
-	o.say("%s names %s", o.KubeletKubeconfig, k.upstream)
+	o.say("%s names %s", o.KubeletKubeconfig, k.origin.server)
 	if !restarted {
 		return ErrRestart
 	}
@@ -217,13 +247,13 @@ func Uninstall(ctx context.Context, o Options, restarted bool) error {
 	if err := o.release(); err != nil {
 		return fmt.Errorf("uninstall: %w", err)
 	}
+	_ = o.shell(ctx, closeFirewall) // there may be no iptables
 	o.say("the node does not have the hub's address")
-	for _, name := range []string{dropInFile, cacheDir, stateDir, authorityFile, hubKubeconfig} {
+	for _, name := range []string{cacheDir, stateDir, authorityFile, hubKubeconfig} {
 		if err := o.remove(name); err != nil {
 			return fmt.Errorf("uninstall: %w", err)
 		}
 	}
-	_ = os.Remove(o.path(dropInDir)) // unless others have something there
 	return nil
 }
 
@@ -241,6 +271,28 @@ func (o *Options) write(name string, content []byte) error {
 	}
 	defer root.Close()
 	return journal.WriteFile(root, filepath.Base(name), content)
+}
+
+// torn is the name of a file that write was killed in the middle of.
+var torn = regexp.MustCompile("^" + regexp.QuoteMeta(journal.TempPrefix) + "[A-Z2-7]{26}$") // see rand.Text
+
+// removeTorn removes what runs that were killed have left half written.
+func (o *Options) removeTorn() error {
+	for _, dir := range []string{configDir, o.Manifests, dropInDir, filepath.Dir(o.KubeletKubeconfig)} {
+		entries, err := os.ReadDir(o.path(dir))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, e := range entries {
+			if !torn.MatchString(e.Name()) {
+				continue
+			}
+			if err := os.Remove(filepath.Join(o.path(dir), e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (o *Options) remove(name string) error {
@@ -272,18 +324,31 @@ func answers(ctx context.Context, o Options) error {
 
 // ended waits until the hub is gone.
 func ended(ctx context.Context) error {
-	return eventually(ctx, func(ctx context.Context) error {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+Admin+"/healthz", nil)
-		if err != nil {
-			return err
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return silent(ctx, func(ctx context.Context) error {
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", Admin)
+		if err == nil {
+			return conn.Close()
 		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return nil //nolint:nilerr // nobody answers any more
-		}
-		_ = resp.Body.Close()
-		return fmt.Errorf("it answers at %s", Admin)
+		return err
 	})
+}
+
+// silent waits until connections have been refused for some time.
+func silent(ctx context.Context, dial func(context.Context) error) error {
+	since := time.Now()
+	for time.Since(since) < quiet {
+		if err := dial(ctx); !errors.Is(err, syscall.ECONNREFUSED) {
+			since = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s is not silent: %w", Admin, ctx.Err())
+		case <-time.After(time.Second):
+		}
+	}
+	return nil
 }
 
 func eventually(ctx context.Context, f func(context.Context) error) error {

@@ -13,11 +13,16 @@ import (
 	"io/fs"
 	"maps"
 	"math/big"
+	mathrand "math/rand/v2"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -54,6 +59,7 @@ func newRoot(t *testing.T, commonName string) string {
 		certFile:                         certificate(t, commonName),
 		DefaultManifests + "/other.yaml": "another static Pod",
 		systemdDir + "/kubelet.service":  "the kubelet's unit",
+		DefaultKubeletConfig:             "kind: KubeletConfiguration\nstaticPodPath: /etc/kubernetes/manifests/\n",
 	} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755); err != nil {
 			t.Fatal(err)
@@ -99,6 +105,7 @@ func optionsFor(root string) Options {
 		return nil
 	}
 	o.release = func() error { return nil }
+	o.shell = func(context.Context, string) error { return nil }
 	return o
 }
 
@@ -159,15 +166,8 @@ func TestWhatIsInstalled(t *testing.T) {
 	if got := serverOf(t, filepath.Join(root, hubKubeconfig)); got != server {
 		t.Errorf("the hub speaks to %s", got)
 	}
-	content, err := os.ReadFile(filepath.Join(root, DefaultManifests, manifestName))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var pod corev1.Pod
-	if err := yaml.UnmarshalStrict(content, &pod); err != nil {
-		t.Fatal(err)
-	}
-	if unit, err := os.ReadFile(filepath.Join(root, dropInFile)); err != nil || !strings.Contains(string(unit), "ExecStartPre=-+/bin/sh -c 'ip address replace 169.254.2.1/32 dev lo'") {
+	pod := readPod(t, root)
+	if unit, err := os.ReadFile(filepath.Join(root, dropInFile)); err != nil || !strings.Contains(string(unit), "ExecStartPre=-+/bin/sh -c 'test ! -e /etc/kubernetes/manifests/edge-hub.yaml || ip address replace 169.254.2.1/32 dev lo scope host'\n") {
 		t.Errorf("the kubelet's unit: %s, %v", unit, err)
 	}
 	if pod.Spec.Priority == nil || *pod.Spec.Priority != 2000001000 {
@@ -193,7 +193,6 @@ func TestWhatIsInstalled(t *testing.T) {
 func TestARunThatWasKilledIsFinishedByTheNext(t *testing.T) {
 	asRoot(t)
 	whole := newRoot(t, "system:node:edge-1")
-	pristine := tree(t, whole)
 	steps := 0
 	o := optionsFor(whole)
 	o.step = func(string) { steps++ }
@@ -217,33 +216,289 @@ func TestARunThatWasKilledIsFinishedByTheNext(t *testing.T) {
 		}
 		expectTree(t, fmt.Sprint("killed after step ", at), root, installed)
 	}
-	for at := range 9 {
-		root := newRoot(t, "system:node:edge-1")
-		copyFile(t, whole, root, certFile)
-		if err := Install(t.Context(), optionsFor(root)); err != nil {
-			t.Fatal(err)
-		}
-		if err := Uninstall(t.Context(), optionsFor(root), false); !errors.Is(err, ErrRestart) {
-			t.Fatal(err)
-		}
-		killed(t, at, optionsFor(root), func(o Options) error { return Uninstall(t.Context(), o, true) })
-		for range 2 {
-			if err := Uninstall(t.Context(), optionsFor(root), true); err != nil {
+}
+
+// TestARemovalThatWasKilledIsFinishedByTheNext, in either half. Between two runs the
+// kubelet is restarted, as the documentation says.
+func TestARemovalThatWasKilledIsFinishedByTheNext(t *testing.T) {
+	asRoot(t)
+	for _, half := range []bool{false, true} {
+		for at := 0; ; at++ {
+			root := newRoot(t, "system:node:edge-1")
+			pristine := tree(t, root)
+			if err := Install(t.Context(), optionsFor(root)); err != nil {
 				t.Fatal(err)
 			}
-		}
-		if got := serverOf(t, filepath.Join(root, DefaultKubeletKubeconfig)); got != server {
-			t.Errorf("the kubelet speaks to %s", got)
-		}
-		left := slices.Sorted(maps.Keys(tree(t, root)))
-		if want := slices.Sorted(maps.Keys(pristine)); !slices.Equal(left, want) {
-			t.Errorf("after step %d there is %v, want %v", at, left, want)
+			if half {
+				if err := Uninstall(t.Context(), optionsFor(root), false); !errors.Is(err, ErrRestart) {
+					t.Fatal(err)
+				}
+			}
+			ended := !killed(t, at, optionsFor(root), func(o Options) error {
+				err := Uninstall(t.Context(), o, half)
+				if errors.Is(err, ErrRestart) {
+					return nil
+				}
+				return err
+			})
+			// The hub must not go before the kubelet was restarted.
+			err := Uninstall(t.Context(), optionsFor(root), true)
+			if errors.Is(err, ErrRestart) {
+				if installed := serverOf(t, filepath.Join(root, hubKubeconfig)); installed != server {
+					t.Errorf("killed after step %d: the hub speaks to %s", at, installed)
+				}
+				if _, err := os.Stat(filepath.Join(root, DefaultManifests, manifestName)); err != nil {
+					t.Errorf("killed after step %d: the hub is gone: %v", at, err)
+				}
+				err = Uninstall(t.Context(), optionsFor(root), true)
+			}
+			if err == nil {
+				err = Uninstall(t.Context(), optionsFor(root), true) // once more does no harm
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := serverOf(t, filepath.Join(root, DefaultKubeletKubeconfig)); got != server {
+				t.Errorf("the kubelet speaks to %s", got)
+			}
+			left := slices.Sorted(maps.Keys(tree(t, root)))
+			if want := slices.Sorted(maps.Keys(pristine)); !slices.Equal(left, want) {
+				t.Errorf("after step %d there is %v, want %v", at, left, want)
+			}
+			if ended {
+				break
+			}
 		}
 	}
 }
 
-// killed runs until a step has been done.
-func killed(t *testing.T, at int, o Options, run func(Options) error) {
+// TestTheManifestIsWhereTheKubeletLooks, as its configuration says.
+func TestTheManifestIsWhereTheKubeletLooks(t *testing.T) {
+	asRoot(t)
+	root := newRoot(t, "system:node:edge-1")
+	manifest := root + "/etc/kubelet.d/" + manifestName
+	if err := errors.Join(os.WriteFile(root+DefaultKubeletConfig, []byte("staticPodPath: /etc/kubelet.d"), 0o600), os.Mkdir(root+"/etc/kubelet.d", 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Install(t.Context(), optionsFor(root)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(manifest); err != nil {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := Uninstall(t.Context(), optionsFor(root), true); err != nil && !errors.Is(err, ErrRestart) {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(manifest); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the manifest is still there: %v", err)
+	}
+}
+
+// TestTheKubeletIsRestartedBeforeTheHubGoes, whatever was said to be done.
+func TestTheKubeletIsRestartedBeforeTheHubGoes(t *testing.T) {
+	asRoot(t)
+	root := newRoot(t, "system:node:edge-1")
+	if err := Install(t.Context(), optionsFor(root)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Uninstall(t.Context(), optionsFor(root), true); !errors.Is(err, ErrRestart) {
+		t.Errorf("error %v", err)
+	}
+	if got := serverOf(t, filepath.Join(root, DefaultKubeletKubeconfig)); got != server {
+		t.Errorf("the kubelet speaks to %s", got)
+	}
+	for name, want := range map[string]bool{DefaultManifests + "/" + manifestName: true, stateDir: true, dropInFile: false} {
+		if _, err := os.Stat(root + name); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestKilledAtAnyMoment: with SIGKILL, within a step too.
+func TestKilledAtAnyMoment(t *testing.T) {
+	asRoot(t)
+	if root := os.Getenv("EDGE_HUB_TEST_ROOT"); root != "" {
+		for { // until it is killed
+			if err := Install(t.Context(), optionsFor(root)); err != nil {
+				t.Fatal(err)
+			}
+			for _, restarted := range []bool{false, true} {
+				if err := Uninstall(t.Context(), optionsFor(root), restarted); err != nil && !errors.Is(err, ErrRestart) {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	root := newRoot(t, "system:node:edge-1")
+	if err := Install(t.Context(), optionsFor(root)); err != nil {
+		t.Fatal(err)
+	}
+	installed := tree(t, root)
+	gone := func() {
+		for range 2 {
+			if err := Uninstall(t.Context(), optionsFor(root), true); err != nil && !errors.Is(err, ErrRestart) {
+				t.Fatal(err)
+			}
+		}
+	}
+	gone()
+	pristine := tree(t, root)
+	for range 25 {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledAtAnyMoment$")
+		cmd.Env = append(os.Environ(), "EDGE_HUB_TEST_ROOT="+root)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(30*time.Millisecond + mathrand.N(50*time.Millisecond))
+		_ = cmd.Process.Kill()
+		if err := cmd.Wait(); cmd.ProcessState.Exited() {
+			t.Fatalf("it was not killed: %v", err)
+		}
+		if mathrand.N(2) == 0 {
+			gone()
+			expectTree(t, "killed, then removed", root, pristine)
+		}
+		if err := Install(t.Context(), optionsFor(root)); err != nil {
+			t.Fatal(err)
+		}
+		expectTree(t, "killed, then installed", root, installed)
+	}
+}
+
+// TestAHubThatIsNotSilentForLongHasNotEnded: it may have crashed, and the kubelet not
+// know yet that its manifest is gone.
+func TestAHubThatIsNotSilentForLongHasNotEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		err := silent(t.Context(), func(context.Context) error {
+			switch at := time.Since(start); {
+			case at < 10*time.Second, at > 30*time.Second && at < 32*time.Second:
+				return nil
+			case at > 40*time.Second && at < 42*time.Second:
+				return context.DeadlineExceeded
+			}
+			return &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+		})
+		if took := time.Since(start); err != nil || took < 40*time.Second+quiet {
+			t.Errorf("ended after %v, %v", took, err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if err := silent(ctx, func(context.Context) error { return nil }); err == nil {
+			t.Error("a hub that answers has ended")
+		}
+	})
+}
+
+// TestTheKubeletIsLedBackAsItCame: a name that its server is verified by, or a proxy,
+// is not for the hub, and there again afterwards.
+func TestTheKubeletIsLedBackAsItCame(t *testing.T) {
+	asRoot(t)
+	root := newRoot(t, "system:node:edge-1")
+	file := filepath.Join(root, DefaultKubeletKubeconfig)
+	conf := strings.Replace(kubeletConf, "certificate-authority:", `tls-server-name: kube.example.com, proxy-url: "http://proxy:3128", certificate-authority:`, 1)
+	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	clusterOf := func(file string) way {
+		config, err := clientcmd.LoadFromFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wayOf(config.Clusters[config.Contexts[config.CurrentContext].Cluster])
+	}
+	origin := clusterOf(file)
+	for range 2 { // the second time it is led to the hub already
+		if err := Install(t.Context(), optionsFor(root)); err != nil {
+			t.Fatal(err)
+		}
+		if got := clusterOf(file); got != (way{server: hubURL}) {
+			t.Errorf("the kubelet goes %+v", got)
+		}
+		if got := clusterOf(filepath.Join(root, hubKubeconfig)); got != origin {
+			t.Errorf("the hub goes %+v, want %+v", got, origin)
+		}
+	}
+	if err := Uninstall(t.Context(), optionsFor(root), false); !errors.Is(err, ErrRestart) {
+		t.Error(err)
+	}
+	if got := clusterOf(file); got != origin || origin.proxyURL == "" || origin.tlsServerName == "" {
+		t.Errorf("the kubelet goes %+v, want %+v", got, origin)
+	}
+}
+
+// TestACertificateApartFromItsKey is asked with by the hub too, from wherever it is.
+func TestACertificateApartFromItsKey(t *testing.T) {
+	asRoot(t)
+	for name, tc := range map[string]struct {
+		cert, key string
+		mounted   []string // beside those of the hub itself
+	}{
+		"two directories":  {"/opt/pki/node.crt", "/opt/private/node.key", []string{"/opt/pki", "/opt/private"}},
+		"one":              {"/opt/pki/node.crt", "/opt/pki/node.key", []string{"/opt/pki"}},
+		"mounted already":  {"/etc/kubernetes/node.crt", "/etc/kubernetes/pki/node.key", nil},
+		"one in the other": {"/opt/pki/node.crt", "/opt/pki/private/node.key", []string{"/opt/pki"}},
+	} {
+		root := newRoot(t, "system:node:edge-1")
+		pem := certificate(t, "system:node:edge-1")
+		at := strings.Index(pem, "-----BEGIN EC")
+		for name, content := range map[string]string{
+			tc.cert: pem[:at], tc.key: pem[at:],
+			DefaultKubeletKubeconfig: strings.NewReplacer("client-certificate: "+certFile, "client-certificate: "+tc.cert, "client-key: "+certFile, "client-key: "+tc.key).Replace(kubeletConf),
+		} {
+			if err := os.MkdirAll(filepath.Dir(root+name), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(root+name, []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := Install(t.Context(), optionsFor(root)); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		pod := readPod(t, root)
+		var dirs []string
+		for _, m := range pod.Spec.Containers[0].VolumeMounts {
+			if m.MountPath != configDir && m.MountPath != cacheDir && m.MountPath != stateDir {
+				dirs = append(dirs, m.MountPath)
+			}
+		}
+		if !slices.Equal(dirs, tc.mounted) {
+			t.Errorf("%s: %v are mounted, want %v", name, dirs, tc.mounted)
+		}
+		args := pod.Spec.Containers[0].Args
+		if slices.ContainsFunc(args, func(s string) bool { return strings.HasPrefix(s, "--bootstrap-credential") }) ||
+			!slices.Contains(args, "--node-client-cert-file="+tc.cert) || !slices.Contains(args, "--node-client-key-file="+tc.key) {
+			t.Errorf("%s: %v", name, args)
+		}
+		// As the hub reads it on the node.
+		config, err := clientcmd.LoadFromFile(root + hubKubeconfig)
+		if err != nil {
+			t.Fatal(err)
+		}
+		user := config.AuthInfos[config.Contexts[config.CurrentContext].AuthInfo]
+		if user.ClientCertificate != tc.cert || user.ClientKey != tc.key {
+			t.Errorf("%s: the hub asks with %s and %s", name, user.ClientCertificate, user.ClientKey)
+		}
+	}
+}
+
+func readPod(t *testing.T, root string) (pod corev1.Pod) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(root, DefaultManifests, manifestName))
+	if err == nil {
+		err = yaml.UnmarshalStrict(content, &pod)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pod
+}
+
+// killed runs until a step has been done, and tells whether there were so many.
+func killed(t *testing.T, at int, o Options, run func(Options) error) (yes bool) {
 	t.Helper()
 	type kill struct{}
 	o.step = func(string) {
@@ -252,13 +507,15 @@ func killed(t *testing.T, at int, o Options, run func(Options) error) {
 		}
 	}
 	defer func() {
-		if r := recover(); r != nil && r != any(kill{}) {
+		r := recover()
+		if yes = r == any(kill{}); r != nil && !yes {
 			panic(r)
 		}
 	}()
 	if err := run(o); err != nil {
 		t.Error(err)
 	}
+	return false
 }
 
 func copyFile(t *testing.T, from, to, name string) {
@@ -310,13 +567,17 @@ func TestPreflightSaysWhatIsMissing(t *testing.T) {
 		spoil func(root string, o *Options)
 		want  string
 	}{
-		"no kubeconfig":    {func(root string, _ *Options) { _ = os.Remove(root + DefaultKubeletKubeconfig) }, "kubelet's kubeconfig"},
-		"no certificate":   {func(root string, _ *Options) { _ = os.Remove(root + certFile) }, "client certificate"},
-		"no authority":     {func(root string, _ *Options) { _ = os.Remove(root + "/etc/kubernetes/pki/ca.crt") }, "authority: "},
-		"no manifests":     {func(root string, _ *Options) { _ = os.RemoveAll(root + DefaultManifests) }, "manifests: "},
-		"a file for them":  {func(_ string, o *Options) { o.Manifests = DefaultKubeletKubeconfig }, "is no directory"},
-		"not a node":       {func(root string, _ *Options) { _ = os.WriteFile(root+certFile, []byte(certificate(t, "admin")), 0o600) }, `of "admin"`},
-		"an odd server":    {func(_ string, o *Options) { o.Servers = []string{"http://x"} }, "https://"},
+		"no kubeconfig":   {func(root string, _ *Options) { _ = os.Remove(root + DefaultKubeletKubeconfig) }, "kubelet's kubeconfig"},
+		"no certificate":  {func(root string, _ *Options) { _ = os.Remove(root + certFile) }, "client certificate"},
+		"no authority":    {func(root string, _ *Options) { _ = os.Remove(root + "/etc/kubernetes/pki/ca.crt") }, "authority: "},
+		"no manifests":    {func(root string, _ *Options) { _ = os.RemoveAll(root + DefaultManifests) }, "manifests: "},
+		"a file for them": {func(_ string, o *Options) { o.Manifests = DefaultKubeletKubeconfig }, "is no directory"},
+		"not a node":      {func(root string, _ *Options) { _ = os.WriteFile(root+certFile, []byte(certificate(t, "admin")), 0o600) }, `of "admin"`},
+		"an odd server":   {func(_ string, o *Options) { o.Servers = []string{"http://x"} }, "https://"},
+		"not the kubelet's": {func(root string, o *Options) {
+			o.Manifests = "/etc/kubelet.d"
+			_ = os.Mkdir(root+"/etc/kubelet.d", 0o755)
+		}, "staticPodPath, which is /etc/kubernetes/manifests"},
 		"not a kubeconfig": {func(root string, _ *Options) { _ = os.WriteFile(root+DefaultKubeletKubeconfig, []byte("x: y"), 0o600) }, "kubeconfig"},
 	} {
 		root := newRoot(t, "system:node:edge-1")
@@ -332,6 +593,49 @@ func TestPreflightSaysWhatIsMissing(t *testing.T) {
 		}
 		if !maps.Equal(before, tree(t, root)) {
 			t.Errorf("%s: something was changed", name)
+		}
+	}
+}
+
+// TestPreflightSaysWhatIsDoubtful, and installs all the same.
+func TestPreflightSaysWhatIsDoubtful(t *testing.T) {
+	asRoot(t)
+	doubts := func(o Options) (found []string) {
+		for _, f := range Preflight(o) {
+			if f.Doubtful {
+				found = append(found, f.String())
+			}
+		}
+		return found
+	}
+	if _, err := exec.LookPath("ip"); err != nil {
+		t.Skip("NOT TESTED: ip is not in $PATH")
+	}
+	if found := doubts(optionsFor(newRoot(t, "system:node:edge-1"))); len(found) > 0 {
+		t.Errorf("a node that is as it should be: %v", found)
+	}
+	for name, tc := range map[string]struct {
+		spoil func(root string)
+		want  string
+	}{
+		"a static Pod that goes its own way": {func(root string) {
+			_ = os.WriteFile(root+DefaultManifests+"/other.yaml", []byte("env: [{name: KUBERNETES_SERVICE_HOST, value: 10.0.0.1}]"), 0o600)
+		}, "[?]static Pod /etc/kubernetes/manifests/other.yaml"},
+		"a proxy": {func(root string) {
+			_ = os.WriteFile(root+DefaultKubeletKubeconfig, []byte(strings.Replace(kubeletConf, "server:", "proxy-url: http://proxy:3128, server:", 1)), 0o600)
+		}, "[?]proxy-url the kubelet reaches kube-apiserver through http://proxy:3128"},
+		"no configuration": {func(root string) { _ = os.Remove(root + DefaultKubeletConfig) }, "[?]manifests /etc/kubernetes/manifests must be"},
+		"no staticPodPath": {func(root string) { _ = os.WriteFile(root+DefaultKubeletConfig, nil, 0o600) }, "[?]manifests /etc/kubernetes/manifests must be"},
+		"not even YAML":    {func(root string) { _ = os.WriteFile(root+DefaultKubeletConfig, []byte("{"), 0o600) }, "[?]manifests /etc/kubernetes/manifests must be"},
+	} {
+		root := newRoot(t, "system:node:edge-1")
+		tc.spoil(root)
+		found := doubts(optionsFor(root))
+		if len(found) != 1 || !strings.HasPrefix(found[0], tc.want) {
+			t.Errorf("%s: %v", name, found)
+		}
+		if err := Install(t.Context(), optionsFor(root)); err != nil {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

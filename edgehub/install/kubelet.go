@@ -12,17 +12,24 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/yaml"
 )
 
 // kubelet is what the kubelet's kubeconfig says.
 type kubelet struct {
 	config   *api.Config
 	cluster  *api.Cluster
+	user     *api.AuthInfo
+	origin   way    // to kube-apiserver, also when the kubelet has been led to the hub
 	node     string // its Node's name
 	certFile string
 	keyFile  string
-	upstream string // kube-apiserver, also when the kubelet has been led to the hub
 }
+
+// way is how a server is reached, as a kubeconfig says it.
+type way struct{ server, tlsServerName, proxyURL string }
+
+func wayOf(c *api.Cluster) way { return way{c.Server, c.TLSServerName, c.ProxyURL} }
 
 // kubelet reads the kubelet's kubeconfig.
 func (o *Options) kubelet() (*kubelet, error) {
@@ -34,44 +41,68 @@ func (o *Options) kubelet() (*kubelet, error) {
 	if !ok {
 		return nil, fmt.Errorf("the kubelet's kubeconfig %s has no current context", o.KubeletKubeconfig)
 	}
-	k := &kubelet{config: config, cluster: config.Clusters[current.Cluster]}
-	user := config.AuthInfos[current.AuthInfo]
-	if k.cluster == nil || user == nil {
+	k := &kubelet{config: config, cluster: config.Clusters[current.Cluster], user: config.AuthInfos[current.AuthInfo]}
+	if k.cluster == nil || k.user == nil {
 		return nil, fmt.Errorf("the kubelet's kubeconfig %s lacks its cluster or user", o.KubeletKubeconfig)
 	}
-	if user.ClientCertificate == "" || user.ClientKey == "" {
-		return nil, errors.New("the kubelet's client certificate is not in a file: let it rotate its certificates (rotateCertificates)")
-	}
-	k.certFile, k.keyFile = absolute(o, user.ClientCertificate), absolute(o, user.ClientKey)
-	pair, err := tls.LoadX509KeyPair(o.path(k.certFile), o.path(k.keyFile))
-	if err != nil {
-		return nil, fmt.Errorf("the kubelet's client certificate: %w", err)
-	}
-	leaf, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
-		return nil, fmt.Errorf("the kubelet's client certificate: %w", err)
-	}
-	if k.node, ok = strings.CutPrefix(leaf.Subject.CommonName, "system:node:"); !ok {
-		return nil, fmt.Errorf("the kubelet's client certificate is of %q, not of a node", leaf.Subject.CommonName)
-	}
-	k.upstream, err = o.upstream(k.cluster.Server)
+	k.origin, err = o.originOf(k.cluster)
 	return k, err
 }
 
-// upstream is kube-apiserver's URL. Once the kubelet has been led to the hub, the
-// hub's kubeconfig has it.
-func (o *Options) upstream(server string) (string, error) {
-	if server != hubURL {
-		return server, nil
+// originOf is the way to kube-apiserver. Once the kubelet has been led to the hub,
+// the hub's kubeconfig has it.
+func (o *Options) originOf(cluster *api.Cluster) (way, error) {
+	if cluster.Server != hubURL {
+		return wayOf(cluster), nil
 	}
 	config, err := clientcmd.LoadFromFile(o.path(hubKubeconfig))
 	if err != nil {
-		return "", fmt.Errorf("the kubelet is led to the hub, and where kube-apiserver is can't be read: %w", err)
+		return way{}, fmt.Errorf("the kubelet is led to the hub, and where kube-apiserver is can't be read: %w", err)
 	}
 	for _, cluster := range config.Clusters {
-		return cluster.Server, nil // it has one
+		return wayOf(cluster), nil // it has one
 	}
-	return "", fmt.Errorf("%s names no server", hubKubeconfig)
+	return way{}, fmt.Errorf("%s names no server", hubKubeconfig)
+}
+
+// identify reads the kubelet's client certificate.
+func (k *kubelet) identify(o *Options) error {
+	if k.user.ClientCertificate == "" || k.user.ClientKey == "" {
+		return errors.New("the kubelet's client certificate is not in a file: let it rotate its certificates (rotateCertificates)")
+	}
+	k.certFile, k.keyFile = absolute(o, k.user.ClientCertificate), absolute(o, k.user.ClientKey)
+	pair, err := tls.LoadX509KeyPair(o.path(k.certFile), o.path(k.keyFile))
+	if err != nil {
+		return fmt.Errorf("the kubelet's client certificate: %w", err)
+	}
+	leaf, err := x509.ParseCertificate(pair.Certificate[0])
+	if err != nil {
+		return fmt.Errorf("the kubelet's client certificate: %w", err)
+	}
+	var ok bool
+	if k.node, ok = strings.CutPrefix(leaf.Subject.CommonName, "system:node:"); !ok {
+		return fmt.Errorf("the kubelet's client certificate is of %q, not of a node", leaf.Subject.CommonName)
+	}
+	return nil
+}
+
+// staticPodPath is where the kubelet's configuration has its static Pods, empty if it
+// does not say.
+func (o *Options) staticPodPath() (string, error) {
+	content, err := os.ReadFile(o.path(o.KubeletConfig))
+	if err != nil {
+		return "", fmt.Errorf("the kubelet's configuration: %w", err)
+	}
+	var config struct {
+		StaticPodPath string `json:"staticPodPath"`
+	}
+	if err := yaml.Unmarshal(content, &config); err != nil {
+		return "", fmt.Errorf("the kubelet's configuration %s: %w", o.KubeletConfig, err)
+	}
+	if config.StaticPodPath == "" {
+		return "", nil
+	}
+	return filepath.Clean(config.StaticPodPath), nil
 }
 
 // absolute is a path that a kubeconfig names from where it is.
@@ -93,20 +124,28 @@ func (k *kubelet) authority(o *Options) ([]byte, error) {
 	return os.ReadFile(o.path(absolute(o, k.cluster.CertificateAuthority)))
 }
 
-// hubConfig is the hub's kubeconfig. It has no credential: the hub asks for one.
+// hubConfig is the hub's kubeconfig. It has the kubelet's credential only if that is
+// two files, which --bootstrap-credential can't name, and is for the same then. The
+// hub makes nothing of proxy-url, which is kept for the kubelet.
 func (k *kubelet) hubConfig() ([]byte, error) {
 	const name = "edge-hub"
+	user := &api.AuthInfo{}
+	if k.certFile != k.keyFile {
+		user.ClientCertificate, user.ClientKey = k.certFile, k.keyFile
+	}
 	return clientcmd.Write(api.Config{
-		Clusters:       map[string]*api.Cluster{name: {Server: k.upstream, CertificateAuthority: authorityFile, TLSServerName: k.cluster.TLSServerName}},
-		AuthInfos:      map[string]*api.AuthInfo{name: {}},
+		Clusters: map[string]*api.Cluster{name: {
+			Server: k.origin.server, CertificateAuthority: authorityFile, TLSServerName: k.origin.tlsServerName, ProxyURL: k.origin.proxyURL,
+		}},
+		AuthInfos:      map[string]*api.AuthInfo{name: user},
 		Contexts:       map[string]*api.Context{name: {Cluster: name, AuthInfo: name}},
 		CurrentContext: name,
 	})
 }
 
 // leadTo makes the kubelet speak to a server once it is restarted.
-func (k *kubelet) leadTo(o *Options, server string) error {
-	k.cluster.Server = server
+func (k *kubelet) leadTo(o *Options, w way) error {
+	k.cluster.Server, k.cluster.TLSServerName, k.cluster.ProxyURL = w.server, w.tlsServerName, w.proxyURL
 	content, err := clientcmd.Write(*k.config)
 	if err != nil {
 		return fmt.Errorf("the kubelet's kubeconfig: %w", err)

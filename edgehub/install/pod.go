@@ -3,6 +3,7 @@ package install
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,7 +16,7 @@ import (
 func (o *Options) pod(k *kubelet) ([]byte, error) {
 	servers, nodeIPs := o.Servers, o.NodeIPs
 	if len(servers) == 0 {
-		servers = []string{k.upstream}
+		servers = []string{k.origin.server}
 	}
 	if len(nodeIPs) == 0 {
 		host, err := hostOf(servers[0])
@@ -29,10 +30,12 @@ func (o *Options) pod(k *kubelet) ([]byte, error) {
 		nodeIPs = []string{address}
 	}
 	args := []string{
-		"run", "--kubeconfig=" + hubKubeconfig, "--certificate-authority=" + authorityFile,
-		"--bootstrap-credential=" + k.certFile, "--client-ca-file=" + authorityFile,
+		"run", "--kubeconfig=" + hubKubeconfig, "--certificate-authority=" + authorityFile, "--client-ca-file=" + authorityFile,
 		"--node-client-cert-file=" + k.certFile, "--node-client-key-file=" + k.keyFile,
 		"--node-name=" + k.node, "--serve-kubernetes-service", "--cache-dir=" + cacheDir, "--state-dir=" + stateDir,
+	}
+	if k.certFile == k.keyFile { // else it is in the hub's kubeconfig
+		args = append(args, "--bootstrap-credential="+k.certFile)
 	}
 	for _, server := range servers {
 		args = append(args, "--server="+server)
@@ -67,7 +70,31 @@ func (o *Options) pod(k *kubelet) ([]byte, error) {
 	mount("config", configDir, corev1.HostPathDirectory, true)
 	mount("cache", cacheDir, corev1.HostPathDirectory, false)
 	mount("state", stateDir, corev1.HostPathDirectory, false)
-	// Its directory, since the kubelet replaces the file when it rotates.
-	mount("kubelet", filepath.Dir(k.certFile), corev1.HostPathDirectory, true)
+	// Their directories, since the kubelet replaces the files when it rotates.
+	for i, dir := range k.directories(o) {
+		mount(fmt.Sprint("kubelet-", i), dir, corev1.HostPathDirectory, true)
+	}
 	return yaml.Marshal(pod)
+}
+
+// directories are those that the kubelet's certificate and key are in, and those that
+// links lead to, less what is mounted with others.
+func (k *kubelet) directories(o *Options) (directories []string) {
+	add := func(dir string) {
+		for _, mounted := range append([]string{configDir}, directories...) {
+			if dir == mounted || strings.HasPrefix(dir, mounted+"/") {
+				return
+			}
+		}
+		directories = append(directories, dir)
+	}
+	for _, file := range []string{k.certFile, k.keyFile} {
+		add(filepath.Dir(file))
+		if target, err := filepath.EvalSymlinks(o.path(file)); err == nil {
+			if inside, err := filepath.Rel(o.root, target); err == nil {
+				add(filepath.Join("/", filepath.Dir(inside)))
+			}
+		}
+	}
+	return directories
 }

@@ -61,5 +61,6 @@ func nodeFlags(f *pflag.FlagSet, o *install.Options) {
 
 func pathFlags(f *pflag.FlagSet, o *install.Options) {
 	f.StringVar(&o.KubeletKubeconfig, "kubelet-kubeconfig", install.DefaultKubeletKubeconfig, "The kubelet's kubeconfig.")
-	f.StringVar(&o.Manifests, "manifests", install.DefaultManifests, "The directory of the kubelet's static Pods, its staticPodPath.")
+	f.StringVar(&o.KubeletConfig, "kubelet-config", install.DefaultKubeletConfig, "The kubelet's configuration, which says where its static Pods are. There may be none.")
+	f.StringVar(&o.Manifests, "manifests", "", "The directory of the kubelet's static Pods, instead of the staticPodPath in its configuration, or of "+install.DefaultManifests+" if that says none.")
 }
