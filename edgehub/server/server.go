@@ -55,7 +55,7 @@ type hub struct {
 	cloud     *cloud
 	upstream  *upstream.Upstream
 	callers   *upstream.Transport
-	node      *upstream.Transport // with the node's credential, for its kubelet; nil without one
+	node      *nodeTransport // with the node's credential, for its kubelet; nil without one
 	own       *upstream.Transport
 	client    *http.Client // with the hub's own identity
 	config    *config.Source
@@ -197,9 +197,7 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the node's credential: %w", err)
 		}
-		config := h.cloud.callers.Clone()
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert.get(nil) }
-		h.node = h.upstream.Transport(config)
+		h.node = newNodeTransport(h.upstream, h.cloud.callers, cert)
 	}
 	h.own = h.upstream.Transport(h.cloud.ownTLS)
 	rt, err := rest.HTTPWrappersForConfig(h.cloud.own, untraced{h.own})

@@ -74,7 +74,7 @@ func runCommand() *cobra.Command {
 	f.BoolVar(&o.ServeKubernetesService, "serve-kubernetes-service", false, "Ask for a serving certificate that is also valid for the names and addresses of the Service default/kubernetes.")
 	f.StringVar(&o.ClusterDomain, "cluster-domain", hubidentity.DefaultClusterDomain, "The cluster's DNS domain.")
 	f.StringVar(&o.ClientCAFile, "client-ca-file", "", "File with the authorities that client certificates are verified by. A verified certificate gives no caller but this node's kubelet another credential than it came with.")
-	f.StringVar(&o.NodeClientCertFile, "node-client-cert-file", "", "File with the kubelet's client certificate, usually /var/lib/kubelet/pki/kubelet-client-current.pem. A caller that proves to be this node's kubelet by a certificate of its own is forwarded with it, and nobody else. It is read anew when it changes.")
+	f.StringVar(&o.NodeClientCertFile, "node-client-cert-file", "", "File with the kubelet's client certificate, usually /var/lib/kubelet/pki/kubelet-client-current.pem. A caller that proves to be this node's kubelet by a certificate of its own is forwarded with it, and nobody else. It is read anew when it changes, and what was begun before that goes on.")
 	f.StringVar(&o.NodeClientKeyFile, "node-client-key-file", "", "The key of --node-client-cert-file, often in the same file.")
 	f.StringVar(&o.NodeName, "node-name", hostname, "Name of the Node that the hub runs on.")
 	f.StringVar(&o.CacheDir, "cache-dir", "/etc/kubernetes/cache", "Directory for cached data, one directory for each User-Agent.")
