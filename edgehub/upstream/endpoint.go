@@ -28,6 +28,7 @@ type endpoint struct {
 	state    atomic.Int32
 	poke     chan struct{} // asks for a probe now
 	heard    atomic.Int64  // when bytes last came from it, in nanoseconds of the Unix time
+	watches  watches       // if there are other endpoints
 
 	mu    sync.Mutex
 	alive context.Context // ends when the endpoint goes down

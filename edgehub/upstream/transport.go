@@ -222,7 +222,12 @@ func (t *Transport) try(e *endpoint, req *http.Request) (*http.Response, error) 
 		release()
 		return resp, nil
 	}
+	unlist := func() {}
+	if len(t.upstream.endpoints) > 1 && resp.StatusCode == http.StatusOK && isWatch(req) {
+		unlist = e.watches.add(cancel)
+	}
 	resp.Body = &body{ReadCloser: resp.Body, request: req.Context(), ctx: ctx, done: func() {
+		unlist()
 		release()
 		cancel(io.EOF)
 	}}

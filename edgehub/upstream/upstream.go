@@ -51,6 +51,7 @@ type Upstream struct {
 	date      func(time.Time)
 	endpoints []*endpoint
 	next      atomic.Uint32 // of the endpoints, for the next request
+	moveOver  time.Duration // see there
 
 	mu         sync.Mutex
 	changed    chan struct{} // closed when the state of an endpoint changes
@@ -61,7 +62,7 @@ type Upstream struct {
 
 // New returns an Upstream that holds its endpoints for healthy until one fails.
 func New(options Options) *Upstream {
-	u := &Upstream{clock: options.Clock, date: options.Date, changed: make(chan struct{})}
+	u := &Upstream{clock: options.Clock, date: options.Date, moveOver: moveOver, changed: make(chan struct{})}
 	if u.date == nil {
 		u.date = func(time.Time) {}
 	}
@@ -198,6 +199,11 @@ func (u *Upstream) stateChanged(e *endpoint, up bool, cause error) {
 	u.mu.Unlock()
 	if up {
 		klog.InfoS("Kube-apiserver answers", "server", e.url.Host)
+		for _, other := range u.endpoints {
+			if other != e {
+				other.watches.share(e)
+			}
+		}
 		return
 	}
 	klog.InfoS("Kube-apiserver does not answer", "server", e.url.Host, "reason", cause)

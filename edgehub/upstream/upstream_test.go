@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"k8s.io/apiserver/pkg/endpoints/request"
@@ -282,6 +283,148 @@ func TestAWatchEndsAndAListBreaksOffWithTheCloud(t *testing.T) {
 	if b, err := io.ReadAll(list); err == nil {
 		t.Errorf("list ended well with %q", b)
 	}
+}
+
+// TestAnEndpointThatReturnsGetsItsShareOfWatches by and by, each of them once, and of
+// nothing that can't go on where it was.
+func TestAnEndpointThatReturnsGetsItsShareOfWatches(t *testing.T) {
+	const many = 40
+	a, b := newServer(t), newServer(t)
+	u, rt := newUpstream(t, a, b)
+	u.moveOver = 500 * time.Millisecond
+	hold := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	a.serve(hold)
+	b.serve(hold)
+	open := func(verb string) io.ReadCloser {
+		info := &request.RequestInfo{IsResourceRequest: true, Verb: verb}
+		req, err := http.NewRequestWithContext(request.WithRequestInfo(t.Context(), info), http.MethodGet, "https://kube-apiserver/api?verb="+verb, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := rt.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		endWatch(resp)
+		return resp.Body
+	}
+	state := func(up bool) func() bool { return func() bool { return u.Status()[1].Up == up } }
+	b.readyz.Store(http.StatusInternalServerError)
+	eventually(t, "one is down", state(false))
+
+	began, ended := time.Now(), make(chan time.Duration, many)
+	for range many {
+		watch := open("watch")
+		go func() {
+			_, err := io.Copy(io.Discard, watch)
+			if err != nil {
+				t.Errorf("a watch broke off: %v", err)
+			}
+			_ = watch.Close()
+			ended <- time.Since(began)
+		}()
+	}
+	other := open("connect")
+	broken := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(io.Discard, other)
+		broken <- err
+	}()
+	if n := b.answers.Load(); n != 0 || a.answers.Load() != many+1 {
+		t.Fatalf("the one that is down was asked %d times", n)
+	}
+	b.readyz.Store(0)
+	eventually(t, "it is back", state(true))
+	next := func() time.Duration {
+		select {
+		case at := <-ended:
+			return at
+		case <-time.After(20 * u.moveOver):
+			t.Fatal("a watch stays where it is")
+			return 0
+		}
+	}
+	first := next()
+	last := first
+	for range many - 1 {
+		last = next()
+	}
+	if spread := last - first; spread < u.moveOver/2 {
+		t.Errorf("%d watches were ended within %v", many, spread)
+	}
+	// They begin anew, and stay.
+	before := b.answers.Load()
+	stay := make(chan struct{}, many)
+	for range many {
+		watch := open("watch")
+		go func() {
+			_, _ = io.Copy(io.Discard, watch)
+			stay <- struct{}{}
+		}()
+		defer watch.Close()
+	}
+	if n := b.answers.Load() - before; n < many/3 || n > many*2/3 {
+		t.Errorf("it got %d of %d watches", n, many)
+	}
+	select {
+	case <-stay:
+		t.Error("a watch was ended that had begun after the return")
+	case err := <-broken:
+		t.Errorf("what is no watch was ended: %v", err)
+	case <-time.After(2 * u.moveOver):
+	}
+	if err := other.Close(); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "nothing is listed that is closed", func() bool {
+		a, b := &u.endpoints[0].watches, &u.endpoints[1].watches
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(a.open)+len(b.open) == many
+	})
+}
+
+// TestWatchesStayWhenTheEndpointGoesAgain before they were moved.
+func TestWatchesStayWhenTheEndpointGoesAgain(t *testing.T) {
+	server, err := url.Parse("https://192.0.2.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		u := New(Options{Servers: []*url.URL{server, server}})
+		stays, flaps := u.endpoints[0], u.endpoints[1]
+		var ends atomic.Int32
+		release := stays.watches.add(func(error) { ends.Add(1) })
+		for range 3 {
+			flaps.fail(errSilent)
+			flaps.recover(stateReady)
+			flaps.fail(errSilent)
+			time.Sleep(moveOver)
+			synctest.Wait()
+		}
+		if ends.Load() != 0 {
+			t.Error("a watch was ended for nobody")
+		}
+		flaps.recover(stateReady)
+		time.Sleep(moveOver)
+		synctest.Wait()
+		if ends.Load() != 1 {
+			t.Errorf("the watch was ended %d times", ends.Load())
+		}
+		flaps.fail(errSilent)
+		flaps.recover(stateReady)
+		release()
+		time.Sleep(moveOver)
+		synctest.Wait()
+		if ends.Load() != 1 {
+			t.Error("a watch was ended that is over")
+		}
+	})
 }
 
 func TestGatewayIsToldFromKubeAPIServer(t *testing.T) {
