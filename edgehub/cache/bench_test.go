@@ -41,7 +41,7 @@ func benchmarkStore(b *testing.B, path string) (*Store, func(path string) Query)
 		q, _ := NewQuery(r, info, "app", "me")
 		return q
 	}
-	rc := s.Record(query(path), answerOf(http.StatusOK, strings.NewReader(benchmarkList())))
+	rc := s.Record(query(path), answerOf(http.StatusOK, strings.NewReader(benchmarkList())), s.Asked())
 	_, _ = io.Copy(io.Discard, rc)
 	rc.Close()
 	s.recordings.Wait()
@@ -92,7 +92,7 @@ func BenchmarkRecordList(b *testing.B) {
 		for b.Loop() {
 			version++
 			list := strings.Replace(text, `"resourceVersion":"10000"`, fmt.Sprintf(`"resourceVersion":"%d"`, version), 1)
-			rc := s.Record(query(path), answerOf(http.StatusOK, strings.NewReader(list)))
+			rc := s.Record(query(path), answerOf(http.StatusOK, strings.NewReader(list)), s.Asked())
 			_, _ = io.Copy(io.Discard, rc)
 			rc.Close()
 			s.recordings.Wait()

@@ -14,8 +14,11 @@ type staging struct {
 	file   *viewFile
 	count  int
 	head   endRecord
-	before uint64
 	relief relief
+	// asked is the moment of the first page's request, and consistent says that it
+	// was for the newest state: the other pages are of the same.
+	asked      Moment
+	consistent bool
 }
 
 func (r *recording) stage() (*staging, error) {
@@ -24,7 +27,7 @@ func (r *recording) stage() (*staging, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &staging{file: file, before: r.before}, nil
+	return &staging{file: file, asked: r.moment, consistent: r.query.ResourceVersion == ""}, nil
 }
 
 // object appends a listed object.
@@ -66,7 +69,7 @@ func (r *recording) list(body io.Reader) (err error) {
 	if st.count == 0 {
 		st.head.Typed = meta.Sorted || r.query.Key.Representation != ""
 	}
-	return r.install(st, r.query.ResourceVersion == "" || r.query.Continue != "")
+	return r.install(st)
 }
 
 func (r *recording) openList() (*staging, error) {
@@ -121,7 +124,7 @@ func (r *recording) holds(version string) bool {
 }
 
 // install completes a staged list and makes it the view's content.
-func (r *recording) install(st *staging, consistent bool) error {
+func (r *recording) install(st *staging) error {
 	st.head.Type, st.head.Count = recordEnd, st.count
 	err := r.grow(st, func() error { return appendJSON(st.file, st.head) })
 	if err == nil {
@@ -136,10 +139,7 @@ func (r *recording) install(st *staging, consistent bool) error {
 	r.view.mu.Lock()
 	defer r.view.mu.Unlock()
 	defer r.store.ledger.settle(r.view)
-	if r.view.withdrawn.Load() != r.withdrawn {
-		return errOutdated // refused since it was asked for
-	}
-	if err := r.view.install(r.store, st.file, st.head, st.before, consistent); err != nil {
+	if err := r.view.install(r.store, st.file, st.head, st.asked, st.consistent); err != nil {
 		return err
 	}
 	r.store.refusals.kept(r.view.file)
@@ -181,7 +181,7 @@ func (r *recording) get(body io.Reader) error {
 	}
 	st.head.ResourceVersion = o.ResourceVersion
 	if err = r.object(st, &o); err == nil {
-		err = r.install(st, r.query.ResourceVersion == "")
+		err = r.install(st)
 	}
 	if err != nil {
 		return errors.Join(err, st.file.Discard())
@@ -223,7 +223,7 @@ func (r *recording) document(body io.Reader) error {
 		}
 	}
 	if err == io.EOF {
-		err = r.install(st, true)
+		err = r.install(st)
 	}
 	if err != nil {
 		return errors.Join(err, st.file.Discard())

@@ -22,9 +22,10 @@ import (
 type watching struct {
 	*recording
 	pipe *pipe
-	// missed is the resourceVersion up to which events passed that the view
-	// may not have: at first where the watch started. The watch extends the
-	// view only once the view has caught up with it.
+	// missed is the resourceVersion that the watch has reached: at first where it
+	// started. What the view lacks up to there the watch doesn't bring, so it
+	// extends the view only while the view is that far. The view may fall back
+	// behind it: it may leave the disk, and a list come that was on its way.
 	missed uint64
 	// staged gathers the initial events of a WatchList (KEP-3157).
 	staged *staging
@@ -108,7 +109,7 @@ func (w *watching) initial(ev *capture.Event) error {
 	st.head.Sorted = !isBuiltIn(st.head.APIVersion, st.head.Kind)
 	st.head.Typed = st.head.Sorted || st.head.Kind == partialObjectMetadata
 	w.staged = nil
-	err := w.install(st, w.query.ResourceVersion == "")
+	err := w.install(st)
 	if err != nil {
 		_ = st.file.Discard() // nothing of it is used
 	}
@@ -135,20 +136,25 @@ func (w *watching) live(ev *capture.Event) error {
 		return errRemoved
 	}
 	v.load(w.store)
+	if w.moment <= v.restored {
+		return errOutdated // it tells of another history
+	}
 	connected := v.journal != nil && v.base != 0 && v.last >= w.missed
 	switch {
 	case connected && version <= v.last:
+		w.missed = max(w.missed, version)
 		v.asOf = w.store.clock.Now()
 		return nil
 	case connected:
 		before := v.asOf
 		v.asOf = w.store.clock.Now()
-		scratch, err := v.extend(ev, version, w.scratch)
+		scratch, err := v.extend(w.store, ev, version, w.scratch)
 		w.scratch = scratch
 		if err == nil && w.pipe.idle() {
 			err = v.journal.Flush()
 		}
 		if err == nil {
+			w.missed = version
 			w.store.compactIfDue(v)
 			if v.want != nil {
 				v.judge(w.store)

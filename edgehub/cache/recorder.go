@@ -19,30 +19,31 @@ var errOtherKind = errors.New("not the kind of object that is cached")
 // to the cache, or resp.Body itself if the answer is not to be cached. The
 // copy takes its own time: the body's reader does not wait for the disk. Watches
 // are given to Record whether or not their agent is cached: it may be while they
-// last. They end when Options.Relists wants it.
-func (s *Store) Record(q Query, resp *http.Response) io.ReadCloser {
+// last. They end when Options.Relists wants it. asked is the moment before the request
+// was sent.
+func (s *Store) Record(q Query, resp *http.Response, asked Moment) io.ReadCloser {
 	if q.invalid != nil {
 		return resp.Body // not understood as kube-apiserver understands it
 	}
 	if resp.StatusCode != http.StatusOK {
-		s.withdraw(q, resp.StatusCode)
+		s.withdraw(q, resp.StatusCode, asked)
 		if resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusNotFound {
 			s.demand.forget(q.Key.file())
 		}
 		return resp.Body
 	}
 	if q.Verb != Watch {
-		return s.record(q, resp)
+		return s.record(q, resp, asked)
 	}
 	if body, ok := s.expired(q, resp); ok {
 		return body
 	}
 	passed := resp.Body
-	body := s.record(q, resp)
+	body := s.record(q, resp, asked)
 	return s.follow(q, body, body != passed)
 }
 
-func (s *Store) record(q Query, resp *http.Response) io.ReadCloser {
+func (s *Store) record(q Query, resp *http.Response, asked Moment) io.ReadCloser {
 	enc, ok := encodingOf(resp.Header.Get("Content-Type"))
 	if !ok && q.Verb != GetDocument {
 		s.unrecorded(q)
@@ -72,7 +73,7 @@ func (s *Store) record(q Query, resp *http.Response) io.ReadCloser {
 	r := &recording{
 		store: s, query: q, view: v, encoding: enc,
 		contentType: resp.Header.Get("Content-Type"), etag: resp.Header.Get("ETag"),
-		before: v.seen.Load(), withdrawn: v.withdrawn.Load(), done: func() {},
+		moment: asked, done: func() {},
 	}
 	if q.Verb == Watch || q.Continue != "" {
 		r.earlier = v.lists.present()
@@ -134,8 +135,7 @@ type recording struct {
 	encoding    capture.Encoding
 	contentType string
 	etag        string
-	before      uint64          // the view's version when the answer began
-	withdrawn   uint64          // how often the view was withdrawn by then
+	moment      Moment          // before it was asked for
 	earlier     []chan struct{} // lists in flight that this answer may continue
 	done        func()          // tells watches that wait for this one
 	sum         uint64          // of a small answer, 0 if it is not known
@@ -173,7 +173,7 @@ func (r *recording) finish(err error) {
 	outcome := "incomplete"
 	switch {
 	case err == nil:
-		r.store.granted(r.query)
+		r.store.granted(r.query, r.moment)
 		return
 	case errors.Is(err, errUnchanged):
 		r.confirmed()

@@ -69,6 +69,7 @@ type Store struct {
 	recordings  sync.WaitGroup
 	unfinished  atomic.Int64 // recordings of answers that end by themselves
 	withdrawals withdrawals
+	moments     moments
 
 	sealKey     *seal.Key // nil for none
 	denySecrets func(agent, identity string) bool
@@ -109,6 +110,7 @@ type views struct {
 	mu      sync.Mutex
 	removed bool
 	byKey   map[Key]*view
+	refused refused
 }
 
 // Open returns the store over a cache directory. It reads no view before one is
@@ -265,7 +267,7 @@ func (s *Store) directory(d directory) *views {
 func (d *views) view(key Key) *view {
 	v := d.byKey[key]
 	if v == nil {
-		v = &view{key: key, file: key.file(), removed: d.removed}
+		v = &view{key: key, file: key.file(), removed: d.removed, withdrawn: d.refused.since(key)}
 		d.byKey[key] = v
 	}
 	return v

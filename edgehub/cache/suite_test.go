@@ -118,6 +118,11 @@ func answerOf(code int, body io.Reader) *http.Response {
 	}
 }
 
+// Record is for an answer that comes at once.
+func (f *fixture) Record(q Query, resp *http.Response) io.ReadCloser {
+	return f.Store.Record(q, resp, f.Asked())
+}
+
 // record passes a whole body through the cache, as the proxy does.
 func (f *fixture) record(q Query, body string) {
 	f.Helper()

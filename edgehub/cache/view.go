@@ -47,8 +47,12 @@ type view struct {
 	asOf    time.Time  // when the cloud last confirmed the content
 	answer  lastAnswer // that the content was recorded from, if it is one object
 
-	// seen is last as of some moment ago. The live path reads it without
-	// waiting for mu, which is held while the file is read.
+	// advanced is when last became what it is, as far as this process has seen it;
+	// asked is when the content was asked for, and restored when the cluster turned
+	// out to have been taken back to an earlier state.
+	advanced, asked, restored Moment
+
+	// seen is last as of some moment ago, for those who must not wait for mu.
 	seen  atomic.Uint64
 	lists inflight
 	// delivered is the resourceVersion up to which a watch has shown the view to
@@ -56,8 +60,9 @@ type view struct {
 	// complete.
 	delivered uint64
 	want      *want
-	// withdrawn counts how often the content was withdrawn.
-	withdrawn atomic.Uint64
+	// withdrawn is when the content was last withdrawn. What was asked for before
+	// that does not become the content.
+	withdrawn Moment
 }
 
 // inflight are the lists of a view that are being recorded.
@@ -99,8 +104,9 @@ func (v *view) version() string {
 	return strconv.FormatUint(v.last, 10)
 }
 
-func (v *view) advance(version uint64) {
-	v.last = version
+// advance says up to which resourceVersion the view is complete from now on.
+func (v *view) advance(version uint64, now Moment) {
+	v.last, v.advanced = version, now
 	v.seen.Store(version)
 }
 
@@ -140,7 +146,7 @@ func (v *view) load(s *Store) {
 		return
 	}
 	v.journal, v.head, v.base, v.listed = file, l.end, l.base, l.listed
-	v.advance(l.last)
+	v.advance(l.last, 0) // before this process was asked anything
 	v.asOf = file.ModTime()
 	v.objects = l.objects
 	s.ledger.set(v)
@@ -210,38 +216,64 @@ func (l *loader) read(pos journal.Position, body []byte) error {
 	return nil
 }
 
-// install makes a staged list the view's content. before is what v.last was
-// when the list was asked for, and consistent says that the client wanted the
-// newest state, not any. v.mu is held.
-func (v *view) install(s *Store, staged *viewFile, end endRecord, before uint64, consistent bool) error {
+// install makes a staged list the view's content. It was asked for at a moment, and
+// consistent says that the client wanted the newest state, not any. v.mu is held.
+func (v *view) install(s *Store, staged *viewFile, end endRecord, asked Moment, consistent bool) error {
 	if v.removed {
 		return errRemoved
 	}
 	v.load(s)
 	version := parseVersion(end.ResourceVersion)
-	if v.journal != nil && version < v.last && version != 0 && !(consistent && before > version) {
-		// Another client's list or watch has brought the view further. The
-		// exception is a cluster that was restored from a backup: it
-		// answers a consistent read with less than it had said before.
-		return errOutdated
+	back, err := v.goesBack(version, asked, consistent)
+	if err != nil {
+		return err
 	}
+	if err := v.put(s, staged, end, asked); err != nil {
+		return err
+	}
+	if back {
+		v.restored = s.moments.now()
+	}
+	return nil
+}
+
+// put makes a staged list the view's content, whatever that is now. v.mu is held.
+func (v *view) put(s *Store, staged *viewFile, end endRecord, asked Moment) error {
 	if err := staged.Publish(); err != nil {
 		return err
 	}
+	version := parseVersion(end.ResourceVersion)
 	if version < v.last {
 		v.delivered = 0 // was of what is no more
 	}
 	if v.journal != nil {
 		_ = v.journal.Close() // replaced; its readers hold their own reference
 	}
-	v.journal, v.head, v.base, v.stray = staged, end, version, false
-	v.advance(version)
+	v.journal, v.head, v.base, v.stray, v.asked = staged, end, version, false, asked
+	v.advance(version, s.moments.now())
 	v.listed, v.index, v.asOf = staged.Size(), nil, s.clock.Now()
 	v.objects = end.Count
 	if v.key.isDocument() {
 		v.objects = 0
 	}
 	return nil
+}
+
+// goesBack reports whether a list takes the view back, or says that the list is
+// outdated: another client's list or watch has brought the view further, or may have
+// while this one was on its way. Only a cluster that was restored from a backup
+// answers a consistent read with less than it had said before it was asked. A
+// refusal is of no state, and ends with any answer to what was asked after it.
+func (v *view) goesBack(version uint64, asked Moment, consistent bool) (bool, error) {
+	switch {
+	case asked <= v.withdrawn, asked <= v.restored, version == 0 && asked < v.asked:
+		return false, errOutdated
+	case v.journal == nil || version >= v.last || version == 0, consistent && v.head.Refused != 0:
+		return false, nil
+	case !consistent || asked <= v.advanced:
+		return false, errOutdated
+	}
+	return true, nil
 }
 
 // objectsMore is by how many objects a record makes a view larger.
@@ -275,7 +307,7 @@ func (v *view) forget(s *Store) {
 		_ = v.journal.Close() // its file is removed
 	}
 	v.journal, v.index, v.head, v.base, v.loaded, v.stray = nil, nil, endRecord{}, 0, true, false
-	v.advance(0)
+	v.advance(0, s.moments.now())
 	s.ledger.gone(v.file)
 	if lost {
 		v.judge(s)
@@ -283,19 +315,19 @@ func (v *view) forget(s *Store) {
 }
 
 // extend appends an event that is newer than the view. v.mu is held.
-func (v *view) extend(ev *capture.Event, version uint64, scratch []byte) ([]byte, error) {
+func (v *view) extend(s *Store, ev *capture.Event, version uint64, scratch []byte) ([]byte, error) {
 	if ev.Type == capture.BookmarkType {
 		if err := appendBookmark(v.journal, ev.Object.ResourceVersion); err != nil {
 			return scratch, err
 		}
-		v.advance(version)
+		v.advance(version, s.moments.now())
 		return scratch, nil
 	}
 	pos, scratch, err := appendObject(v.journal, scratch, ev.Type, &ev.Object)
 	if err != nil {
 		return scratch, err
 	}
-	v.advance(version)
+	v.advance(version, s.moments.now())
 	v.objects += objectsMore(ev.Type)
 	if v.index != nil {
 		v.index.apply(ev.Type, objectKey(ev.Object.Namespace, ev.Object.Name), version, pos)
@@ -333,7 +365,7 @@ func (v *view) snapshot(s *Store) (*snapshot, error) {
 	}
 	return &snapshot{
 		key: v.key, journal: v.journal, head: v.head, base: v.base, last: v.last,
-		version: v.version(), asOf: v.asOf,
+		version: v.version(), asOf: v.asOf, advanced: v.advanced,
 		objects: v.index.list(), events: slices.Clip(v.index.events), chunks: v.index.chunks,
 	}, nil
 }
@@ -346,6 +378,7 @@ type snapshot struct {
 	base, last uint64
 	version    string
 	asOf       time.Time
+	advanced   Moment
 	objects    []entry
 	events     []event
 	chunks     []journal.Position

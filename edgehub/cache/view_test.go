@@ -163,6 +163,82 @@ func TestAListThatIsBehindTheViewChangesNothing(t *testing.T) {
 	f.expect(inA, "x@3 rv=5")
 }
 
+// TestAListDecidedBeforeTheViewWentOnChangesNothing: kube-apiserver decides upon a list
+// some time between its request and its header, and a watch may be faster.
+func TestAListDecidedBeforeTheViewWentOnChangesNothing(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	asked := f.Asked()
+	s := f.stream(f.query(inA + follow + "10"))
+	s.send(eventOf("MODIFIED", object("a", "x", 15)))
+	s.end()
+	late := func(q Query, body string) {
+		t.Helper()
+		rc := f.Store.Record(q, answerOf(http.StatusOK, strings.NewReader(body)), asked)
+		_, _ = io.Copy(io.Discard, rc)
+		rc.Close()
+		f.recordings.Wait()
+	}
+	late(f.query(inA), listOf(12, object("a", "x", 3)))
+	f.expect(inA, "x@15 rv=15")
+
+	// Nor does a list that was wanted as of a moment in the past, in pages.
+	f.record(f.query(inA+"?limit=1&resourceVersion=12&resourceVersionMatch=Exact"), pageOf(12, "next", object("a", "x", 3)))
+	f.record(f.query(inA+"?limit=1&continue=next"), pageOf(12, "", object("a", "y", 4)))
+	f.expect(inA, "x@15 rv=15")
+
+	// Nor an object, or a document.
+	one, apis := f.query(oneInA), f.queryAs("app", "me", "/apis", "application/json")
+	asked = f.Asked()
+	f.record(one, single("a", "x", 20))
+	f.record(apis, `{"newer":true}`)
+	late(one, single("a", "x", 18))
+	late(apis, `{"older":true}`)
+	if _, body := f.ask(one); !strings.Contains(body, `"at":"20"`) {
+		t.Errorf("the object is %s", body)
+	}
+	if _, body := f.ask(apis); !strings.Contains(body, "newer") {
+		t.Errorf("the document is %s", body)
+	}
+}
+
+// TestABackupIsBelieved also if the hub has not been asked anything since it started.
+func TestABackupIsBelieved(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	f.restart()
+	old, before := f.stream(f.query(inA+follow+"10")), f.Asked()
+	f.record(f.query(inA), listOf(5, object("a", "x", 3)))
+	f.expect(inA, "x@3 rv=5")
+
+	// What is left of the other history is not mixed with it.
+	rc := f.Store.Record(f.query(inA), answerOf(http.StatusOK, strings.NewReader(listOf(10, object("a", "old", 3)))), before)
+	_, _ = io.Copy(io.Discard, rc)
+	rc.Close()
+	s := f.stream(f.query(inA + follow + "5"))
+	s.send(bookmarkOf(11, false))
+	s.in.Close()
+	<-s.done
+	old.send(eventOf("ADDED", object("a", "old", 12)))
+	old.end()
+	f.expect(inA, "x@3 rv=11")
+}
+
+// TestAWatchDoesNotBridgeWhatItHasDeliveredToAViewThatIsGone: the view left the disk,
+// and a list came that was on its way.
+func TestAWatchDoesNotBridgeWhatItHasDeliveredToAViewThatIsGone(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	s := f.stream(f.query(inA + follow + "10"))
+	s.send(eventOf("ADDED", object("a", "y", 20)))
+	f.eventually("the watch is recorded", func() bool { return f.names(inA) == "x@3 y@20 rv=20" })
+	f.evict(eviction{file: f.query(inA).Key.file()})
+	f.record(f.query(inA), listOf(15, object("a", "x", 3)))
+	s.send(eventOf("ADDED", object("a", "z", 30)))
+	s.end()
+	f.expect(inA, "x@3 rv=15")
+}
+
 func TestRefusalWithdrawsWhatItRefuses(t *testing.T) {
 	one := inA + "/x"
 	whole := `{"kind":"ConfigMap","apiVersion":"v1",` + object("a", "x", 3)[1:]

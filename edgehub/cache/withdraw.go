@@ -28,7 +28,9 @@ import (
 // content of the object's own view, a file whose END record has "refused", and
 // findObject goes by it. The next 200 to a GET replaces it. A 404 is also over
 // once a list or watch shows the object at a newer resourceVersion than any that
-// was known when it was refused.
+// was known when it was refused. If one was brought further while the GET was on its
+// way, nobody knows which of the two is newer; then a 404 leaves it to the watch to
+// say that the object is gone.
 
 // agents are those under which an identity may have read what it is refused: it
 // is the identity that counts.
@@ -63,17 +65,17 @@ func (s *Store) agents(q Query) []string {
 }
 
 // withdrawDocument removes a document.
-func (s *Store) withdrawDocument(key Key) error {
+func (s *Store) withdrawDocument(key Key, at Moment) error {
 	for _, v := range s.siblings(key.directory()) {
 		if v.key == key {
-			return v.withdraw(s, 0)
+			return v.withdraw(s, 0, at)
 		}
 	}
 	return nil
 }
 
 // withdrawLists removes what a refused list or watch would have shown.
-func (s *Store) withdrawLists(q Query) error {
+func (s *Store) withdrawLists(q Query, at Moment) error {
 	var lists, within []*view
 	held := false
 	for _, v := range s.siblings(q.Key.directory()) {
@@ -85,55 +87,60 @@ func (s *Store) withdrawLists(q Query) error {
 			within = append(within, v)
 		}
 	}
+	s.noteRefused(q.Key.directory(), q.Key.Namespace, at, held && q.Key.Namespace == "")
 	var errs []error
 	if held { // within comes first: a crash must not take away the reason for it
 		for _, v := range within {
-			errs = append(errs, v.withdraw(s, http.StatusForbidden))
+			errs = append(errs, v.withdraw(s, http.StatusForbidden, at))
 		}
 	}
 	for _, v := range lists {
-		errs = append(errs, v.withdraw(s, 0))
+		errs = append(errs, v.withdraw(s, 0, at))
 	}
 	return errors.Join(errs...)
 }
 
 // withdrawObject removes the views of one object, and notes the refusal if lists
 // hold the object too.
-func (s *Store) withdrawObject(q Query, code int) error {
+func (s *Store) withdrawObject(q Query, code int, at Moment) error {
 	q = q.unprinted()
+	if code == http.StatusForbidden {
+		s.noteRefused(q.Key.directory(), objectKey(q.Key.Namespace, q.Key.Name), at, false)
+	}
 	var errs []error
 	var lists []*view
 	for _, v := range s.siblings(q.Key.directory()) {
 		switch {
 		case v.key.Name == q.Key.Name && v.key.Namespace == q.Key.Namespace:
-			errs = append(errs, v.withdraw(s, code))
+			errs = append(errs, v.withdraw(s, code, at))
 		case v.key.Name == "" && (v.key.Namespace == "" || v.key.Namespace == q.Key.Namespace):
 			lists = append(lists, v)
 		}
 	}
-	holds, err := s.listsHold(q, lists)
-	if err != nil || !holds {
+	holds, since, err := s.listsHold(q, lists)
+	if err != nil || !holds || code == http.StatusNotFound && since >= at {
 		return errors.Join(append(errs, err)...)
 	}
-	if err := s.refuseObject(q, code, lists); err != nil {
+	if err := s.refuseObject(q, code, lists, at); err != nil {
 		errs = append(errs, err)
 		for _, v := range lists { // better none than one that shows what it must not
-			errs = append(errs, v.withdraw(s, 0))
+			errs = append(errs, v.withdraw(s, 0, at))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// listsHold reports whether a GET would be answered from a list.
-func (s *Store) listsHold(q Query, lists []*view) (bool, error) {
+// listsHold reports whether a GET would be answered from a list, and since when that
+// is at its resourceVersion.
+func (s *Store) listsHold(q Query, lists []*view) (holds bool, since Moment, err error) {
 	q.Key.Representation = partialObjectMetadata // which any list can answer
 	snap, _, err := s.findObject(q)
 	if err == nil {
 		snap.release()
-		return true, nil
+		return true, snap.advanced, nil
 	}
 	if !isNotCached(err) {
-		return false, nil // it is known to be gone, or refused
+		return false, 0, nil // it is known to be gone, or refused
 	}
 	for _, v := range lists {
 		if v.key.Representation != table {
@@ -141,7 +148,7 @@ func (s *Store) listsHold(q Query, lists []*view) (bool, error) {
 		}
 		snap, err := v.snapshot(s)
 		if err != nil {
-			return false, err
+			return false, 0, err
 		}
 		if snap == nil {
 			continue
@@ -150,14 +157,14 @@ func (s *Store) listsHold(q Query, lists []*view) (bool, error) {
 		rows, err := newSelection(snap, q).selectedRows(q, t)
 		snap.release()
 		if err == nil && len(rows) > 0 {
-			return true, nil
+			return true, snap.advanced, nil
 		}
 	}
-	return false, nil
+	return false, 0, nil
 }
 
 // refuseObject makes a refusal the content of an object's own view.
-func (s *Store) refuseObject(q Query, code int, lists []*view) error {
+func (s *Store) refuseObject(q Query, code int, lists []*view, at Moment) error {
 	q.Key.Representation = ""
 	v := s.view(q.Key)
 	if v == nil {
@@ -182,12 +189,40 @@ func (s *Store) refuseObject(q Query, code int, lists []*view) error {
 		v.mu.Lock()
 		defer v.mu.Unlock()
 		defer s.ledger.settle(v)
-		err = v.install(s, file, end, 0, false)
+		err = v.refuse(s, file, end, at)
 	}
 	if err != nil {
 		return errors.Join(err, file.Discard())
 	}
 	return nil
+}
+
+// refuse makes a refusal the content, unless kube-apiserver was asked again since, and
+// granted it. v.mu is held.
+func (v *view) refuse(s *Store, file *viewFile, end endRecord, at Moment) error {
+	switch v.load(s); {
+	case v.removed:
+		return errRemoved
+	case v.asked > at:
+		return file.Discard()
+	}
+	v.withdrawn = max(v.withdrawn, at)
+	return v.put(s, file, end, at)
+}
+
+// noteRefused keeps what was granted before a moment from being cached by a view that
+// does not exist yet. all says that every namespace is concerned.
+func (s *Store) noteRefused(d directory, scope string, at Moment, all bool) {
+	dir := s.directory(d)
+	if dir == nil {
+		return
+	}
+	dir.mu.Lock()
+	defer dir.mu.Unlock()
+	dir.refused.note(scope, at)
+	if all {
+		dir.refused.rest = max(dir.refused.rest, at)
+	}
 }
 
 // errRefused is the answer to a GET that kube-apiserver has refused last.
@@ -197,7 +232,7 @@ func errRefused(q Query) error {
 
 // granted ends the refusal of an object that the cloud has shown in another
 // representation than the one that its view is of.
-func (s *Store) granted(q Query) {
+func (s *Store) granted(q Query, asked Moment) {
 	key := q.unprinted().Key
 	if key.Representation = ""; q.Verb != Get || key == q.Key {
 		return
@@ -209,7 +244,7 @@ func (s *Store) granted(q Query) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.load(s)
-	if v.head.Refused == 0 || v.head.Refused == http.StatusNotFound && q.ResourceVersion != "" {
+	if v.head.Refused == 0 || asked <= v.withdrawn || v.head.Refused == http.StatusNotFound && q.ResourceVersion != "" {
 		return // none, or what was shown may be older
 	}
 	if err := v.drop(s); err != nil {
@@ -218,12 +253,16 @@ func (s *Store) granted(q Query) {
 }
 
 // withdraw drops a view's content, unless that is a refusal which is as strong as
-// the one that code stands for. No list that is being recorded now replaces it.
-func (v *view) withdraw(s *Store, code int) error {
+// the one that code stands for, or was asked for and granted after the refusal. No
+// list that was asked for before replaces it.
+func (v *view) withdraw(s *Store, code int, at Moment) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.withdrawn.Add(1)
+	v.withdrawn = max(v.withdrawn, at)
 	v.load(s)
+	if v.asked > at {
+		return nil
+	}
 	if refused := v.head.Refused; refused != 0 && (refused == code || refused == http.StatusForbidden) {
 		return nil
 	}

@@ -36,8 +36,8 @@ const (
 type withdrawals struct {
 	mu      sync.Mutex
 	waiting []withdrawal
-	known   map[withdrawal]struct{} // the same
-	count   map[string]int          // by identity: the same, and the one that is at hand
+	known   map[withdrawal]Moment // the same, and when kube-apiserver has refused last
+	count   map[string]int        // by identity: the same, and the one that is at hand
 	hand    *withdrawal
 	done    chan struct{} // closed when another one is done, nil if nobody wants to know
 	working bool
@@ -93,7 +93,7 @@ func (w withdrawal) clone() withdrawal {
 
 // add has a withdrawal wait, unless it is a part of one that waits. start says that
 // nobody is at work.
-func (l *withdrawals) add(w withdrawal) (start bool) {
+func (l *withdrawals) add(w withdrawal, at Moment) (start bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := l.count[w.key.Identity]
@@ -105,15 +105,16 @@ func (l *withdrawals) add(w withdrawal) (start bool) {
 	}
 	for _, wide := range []withdrawal{w, w.wider(), w.widest()} {
 		if _, ok := l.known[wide]; ok {
+			l.known[wide] = max(l.known[wide], at)
 			return false
 		}
 	}
 	if l.known == nil {
-		l.known, l.count = map[withdrawal]struct{}{}, map[string]int{}
+		l.known, l.count = map[withdrawal]Moment{}, map[string]int{}
 	}
 	w = w.clone()
 	l.waiting = append(l.waiting, w)
-	l.known[w] = struct{}{}
+	l.known[w] = at
 	l.count[w.key.Identity]++
 	start, l.working = !l.working, true
 	return start
@@ -121,7 +122,7 @@ func (l *withdrawals) add(w withdrawal) (start bool) {
 
 // next takes the withdrawal that has waited longest; the one before is done. Without
 // one the work is done.
-func (l *withdrawals) next() (w withdrawal, ok bool) {
+func (l *withdrawals) next() (w withdrawal, at Moment, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.hand != nil {
@@ -137,12 +138,13 @@ func (l *withdrawals) next() (w withdrawal, ok bool) {
 	}
 	if len(l.waiting) == 0 {
 		l.waiting, l.known, l.count, l.working = nil, nil, nil, false
-		return withdrawal{}, false
+		return withdrawal{}, 0, false
 	}
 	w, l.waiting = l.waiting[0], l.waiting[1:]
+	at = l.known[w]
 	delete(l.known, w)
 	l.hand = &w
-	return w, true
+	return w, at, true
 }
 
 // settle waits until what an identity was refused is withdrawn. It is false if ctx
@@ -168,28 +170,33 @@ func (l *withdrawals) settle(ctx context.Context, identity string) bool {
 }
 
 // withdraw forgets what an answer of kube-apiserver refuses. The answer does not
-// wait for that; the identity's next one from the cache does.
-func (s *Store) withdraw(q Query, code int) {
+// wait for that; the identity's next one from the cache does. A 403 is of now, a 404
+// of some moment since it was asked for.
+func (s *Store) withdraw(q Query, code int, asked Moment) {
 	if code != http.StatusForbidden && (code != http.StatusNotFound || q.Verb != Get) {
 		return
 	}
-	if !s.withdrawals.add(withdrawalOf(q, code)) {
+	at := asked
+	if code == http.StatusForbidden {
+		at = s.moments.now()
+	}
+	if !s.withdrawals.add(withdrawalOf(q, code), at) {
 		return
 	}
 	s.recordings.Add(1)
 	go func() {
 		defer s.recordings.Done()
-		for w, ok := s.withdrawals.next(); ok; w, ok = s.withdrawals.next() {
-			if err := s.carryOut(w); err != nil {
+		for w, at, ok := s.withdrawals.next(); ok; w, at, ok = s.withdrawals.next() {
+			if err := s.carryOut(w, at); err != nil {
 				klog.ErrorS(err, "Could not withdraw cached data", "resource", w.key.Resource)
 			}
 		}
 	}()
 }
 
-func (s *Store) carryOut(w withdrawal) error {
+func (s *Store) carryOut(w withdrawal, at Moment) error {
 	if w.key.Agent == "" {
-		return s.withdrawIdentity(w.key.Identity)
+		return s.withdrawIdentity(w.key.Identity, at)
 	}
 	q := Query{Key: w.key, Verb: w.verb}
 	var errs []error
@@ -201,13 +208,13 @@ func (s *Store) carryOut(w withdrawal) error {
 		}
 		switch w.verb {
 		case Get:
-			errs = append(errs, s.withdrawObject(q, w.code), s.removeForeign(d))
+			errs = append(errs, s.withdrawObject(q, w.code, at), s.removeForeign(d))
 		case GetDocument:
-			errs = append(errs, s.withdrawDocument(q.Key))
+			errs = append(errs, s.withdrawDocument(q.Key, at))
 		case List:
-			errs = append(errs, s.withdrawLists(q), s.removeForeign(d))
+			errs = append(errs, s.withdrawLists(q, at), s.removeForeign(d))
 		default:
-			errs = append(errs, s.withdrawDirectory(d))
+			errs = append(errs, s.withdrawDirectory(d, at))
 		}
 	}
 	return errors.Join(errs...)
@@ -227,7 +234,7 @@ func (s *Store) mayHave(d directory) bool {
 }
 
 // withdrawIdentity removes all that an identity has read.
-func (s *Store) withdrawIdentity(identity string) error {
+func (s *Store) withdrawIdentity(identity string, at Moment) error {
 	klog.InfoS("Withdrawing all that an identity has cached: it was refused more at once than can be told apart", "identity", identity)
 	all := map[directory]bool{}
 	s.mu.Lock()
@@ -249,16 +256,16 @@ func (s *Store) withdrawIdentity(identity string) error {
 		errs = append(errs, s.removeDirectory(dir))
 	})
 	for d := range all {
-		errs = append(errs, s.withdrawDirectory(d))
+		errs = append(errs, s.withdrawDirectory(d, at))
 	}
 	return errors.Join(errs...)
 }
 
 // withdrawDirectory removes what there is of a resource, whatever it is.
-func (s *Store) withdrawDirectory(d directory) error {
+func (s *Store) withdrawDirectory(d directory, at Moment) error {
 	var errs []error
 	for _, v := range s.siblings(d) {
-		errs = append(errs, v.withdraw(s, 0))
+		errs = append(errs, v.withdraw(s, 0, at))
 	}
 	return errors.Join(append(errs, s.removeForeign(d))...)
 }

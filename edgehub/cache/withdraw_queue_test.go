@@ -181,7 +181,7 @@ func TestRefusalsOfManyIdentitiesAreBounded(t *testing.T) {
 	for i := range 100 {
 		for n := range maxWithdrawals * 2 {
 			q := Query{Verb: Get, Key: Key{Agent: "app", Identity: fmt.Sprint(i), Version: "v1", Resource: "configmaps", Namespace: "a", Name: fmt.Sprint(n)}}
-			if start := l.add(withdrawalOf(q, http.StatusNotFound)); start != (i == 0 && n == 0) {
+			if start := l.add(withdrawalOf(q, http.StatusNotFound), 1); start != (i == 0 && n == 0) {
 				t.Fatalf("%d of %d starts the work: %v", n, i, start)
 			}
 		}
@@ -190,7 +190,7 @@ func TestRefusalsOfManyIdentitiesAreBounded(t *testing.T) {
 		t.Errorf("%d wait", n)
 	}
 	all := map[string]bool{}
-	for w, ok := l.next(); ok; w, ok = l.next() {
+	for w, _, ok := l.next(); ok; w, _, ok = l.next() {
 		if w.verb == 0 {
 			all[w.key.Identity] = true
 		}

@@ -183,7 +183,7 @@ func TestRefusalOfAnObjectEnds(t *testing.T) {
 	f := newFixture(t)
 	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
 	s := f.stream(f.query(inA + follow + "10"))
-	if err := f.withdrawObject(f.query(oneInA), http.StatusNotFound); err != nil {
+	if err := f.withdrawObject(f.query(oneInA), http.StatusNotFound, f.Asked()); err != nil {
 		t.Fatal(err)
 	}
 	if code, _ := f.ask(f.query(oneInA)); code != http.StatusNotFound {
@@ -208,7 +208,7 @@ func TestAListAskedForBeforeARefusalDoesNotUndoIt(t *testing.T) {
 	}()
 	body := listOf(10, object("a", "x", 3))
 	_, _ = io.WriteString(w, body[:20])
-	if err := f.withdrawLists(f.query(inA)); err != nil {
+	if err := f.withdrawLists(f.query(inA), f.Asked()); err != nil {
 		t.Fatal(err)
 	}
 	_, _ = io.WriteString(w, body[20:])

@@ -42,6 +42,7 @@ func WithCache(c Cache, next http.Handler) http.Handler {
 			return
 		}
 		exchangeOf(r.Context()).Source = sourceCloud
+		h.asked = c.Store.Asked()
 		hooks := &upstream.Hooks{Response: h.response, Failed: h.failed}
 		next.ServeHTTP(w, r.WithContext(upstream.WithHooks(r.Context(), hooks)))
 	})
@@ -53,6 +54,7 @@ type cached struct {
 	info   *request.RequestInfo
 	agent  string
 	caches bool // the agent is cached
+	asked  cache.Moment
 }
 
 // response looks at kube-apiserver's response before it is passed on.
@@ -91,7 +93,7 @@ func (h *cached) response(resp *http.Response) error {
 		return nil
 	}
 	if q, ok := cache.NewQuery(r, h.info, h.agent, id.Key); ok {
-		resp.Body = h.Store.Record(q, resp)
+		resp.Body = h.Store.Record(q, resp, h.asked)
 	}
 	return nil
 }
