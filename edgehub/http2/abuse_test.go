@@ -199,7 +199,7 @@ func TestMaxStreams(t *testing.T) {
 }
 
 // TestMaxHandlers holds that handlers are bounded over all connections, and that
-// one connection can't have all of them.
+// neither one connection nor one address can have all of them.
 func TestMaxHandlers(t *testing.T) {
 	s := newServer(t, Options{MaxHandlers: 10}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_ = flush(w)
@@ -214,18 +214,20 @@ func TestMaxHandlers(t *testing.T) {
 			t.Error(got)
 		}
 	}
-	greedy, modest, last := newPeer(t, s), newPeer(t, s), newPeer(t, s)
+	from := func(host byte) *peer { return dialFrom(t, s, host).hello() }
+	greedy, modest, last := from(1), from(2), from(3)
 	for id := range uint32(8) {
 		ask(greedy, 2*id+1, true)
 	}
 	ask(greedy, 17, false) // four fifths are taken
 	ask(modest, 1, true)
 	ask(modest, 3, false)
+	ask(from(2), 1, false) // another connection from there is not better off
 	ask(last, 1, true)
-	ask(newPeer(t, s), 1, false) // all are
+	ask(from(4), 1, false) // all are
 	modest.close()
 	for id := uint32(1); ; id += 2 { // until its handler has returned
-		p := newPeer(t, s)
+		p := from(2)
 		p.request(1, true)
 		if f, err := p.framer.ReadFrame(); err != nil {
 			t.Fatal(err)
@@ -240,7 +242,7 @@ func TestMaxHandlers(t *testing.T) {
 // worker gets to it has no handler, and is counted out.
 func TestEndedBeforeItStarts(t *testing.T) {
 	srv := newShared(Options{})
-	c := &conn{server: srv, running: 1, handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("handled") })}
+	c := &conn{server: srv, origin: &origin{}, running: 1, handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("handled") })}
 	srv.running.Add(1)
 	srv.starting <- struct{}{}
 	c.handlers.Add(1)

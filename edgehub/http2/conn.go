@@ -31,6 +31,8 @@ type conn struct {
 	tls     *tls.ConnectionState
 	handler http.Handler
 	remote  string
+	address string          // of remote, without the port
+	origin  *origin         // what comes from there
 	base    context.Context // of requests
 	cancel  context.CancelFunc
 
@@ -50,6 +52,9 @@ type conn struct {
 	mu           sync.Mutex
 	streams      map[uint32]*stream // those that are open for the peer
 	running      int                // handlers
+	unsent       int                // responses that wait without one
+	ready        []*stream          // those of them that may be sent on
+	resuming     bool               // a worker sends them
 	idleSince    time.Time          // since when none runs
 	lastID       uint32             // of the peer's latest stream
 	closed       closedStreams
@@ -148,7 +153,7 @@ func (c *conn) idleTimeout() time.Duration {
 func (c *conn) checkIdle() {
 	c.mu.Lock()
 	left := c.idleTimeout()
-	if c.running == 0 {
+	if c.running+c.unsent == 0 {
 		left -= time.Since(c.idleSince)
 	}
 	if left > 0 && !c.ending.Load() {
@@ -259,7 +264,7 @@ func (c *conn) goAwayLocked(code code, reason string) {
 	c.closing = true
 	c.queue = appendGoAway(c.queue, c.lastID, code, reason)
 	c.flushSoon()
-	if code != codeNone || c.running == 0 {
+	if code != codeNone || c.running+c.unsent == 0 {
 		c.drain()
 	}
 }

@@ -16,8 +16,8 @@ type Options struct {
 	// MaxHandlers is how many handlers may be under way over all connections,
 	// those whose requests were given up too. More requests are refused with
 	// REFUSED_STREAM. The last fifth is for connections that have less
-	// than a 64th, so that none of them can shut the others out.
-	// Default 4000.
+	// than a 64th, from addresses that have less than an eighth, so that
+	// none of them can shut the others out. Default 4000.
 	MaxHandlers int
 	// AwaitAdmission says that each handler first decides whether it serves its
 	// request, without waiting for anybody, and calls Admitted of its
@@ -36,16 +36,20 @@ type Options struct {
 	WriteTimeout time.Duration
 	// StallTimeout is how long a response may wait for the peer to open its
 	// flow-control window before it is broken off (CVE-2019-9511: windows
-	// that stay shut). Default 5 min, so that a paused client survives a
-	// pause of some minutes.
+	// that stay shut). Default 30 s.
 	StallTimeout time.Duration
+	// MaxUnsent is how many bytes of memory may be held over all connections
+	// for responses whose handlers have returned and that their peers do not
+	// take yet. When there is more, the address that has the most loses
+	// the one that has waited longest. Default 4 MiB.
+	MaxUnsent int
 	// SettingsTimeout is how long the peer may take to begin the connection
 	// and to acknowledge the server's settings (RFC 9113, 6.5.3). Default
 	// 10 s.
 	SettingsTimeout time.Duration
 	// MaxQueuedBytes is how many bytes of replies to PING, SETTINGS and
 	// broken requests may wait for a peer that does not read them
-	// (CVE-2019-9512, 9514, 9515). Default 64 KiB.
+	// (CVE-2019-9512, 9514, 9515), on each connection. Default 16 KiB.
 	MaxQueuedBytes int
 	// Frames limits the frames that cost the peer nothing and move no
 	// request on: PING, SETTINGS, PRIORITY, RST_STREAM, WINDOW_UPDATE, empty
@@ -83,9 +87,10 @@ func (o Options) withDefaults() Options {
 	number(&o.ConnectionWindow, 1<<20)
 	o.ConnectionWindow = max(o.ConnectionWindow, initialWindow)
 	duration(&o.WriteTimeout, 30*time.Second)
-	duration(&o.StallTimeout, 5*time.Minute)
+	duration(&o.StallTimeout, 30*time.Second)
+	number(&o.MaxUnsent, 4<<20)
 	duration(&o.SettingsTimeout, 10*time.Second)
-	number(&o.MaxQueuedBytes, 64<<10)
+	number(&o.MaxQueuedBytes, 16<<10)
 	number(&o.Frames.Burst, 10_000)
 	number(&o.Frames.PerSecond, 1000)
 	number(&o.Resets.Burst, 2000)

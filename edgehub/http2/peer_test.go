@@ -27,7 +27,14 @@ type peer struct {
 
 func dial(t testing.TB, s *httptest.Server) *peer {
 	t.Helper()
-	c, err := tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
+	return dialFrom(t, s, 1)
+}
+
+// dialFrom dials from one of the addresses of loopback.
+func dialFrom(t testing.TB, s *httptest.Server, host byte) *peer {
+	t.Helper()
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, host)}}
+	c, err := tls.DialWithDialer(dialer, "tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +50,11 @@ func dial(t testing.TB, s *httptest.Server) *peer {
 // newPeer returns a peer that has said hello.
 func newPeer(t testing.TB, s *httptest.Server, settings ...http2.Setting) *peer {
 	t.Helper()
-	p := dial(t, s)
+	return dial(t, s).hello(settings...)
+}
+
+func (p *peer) hello(settings ...http2.Setting) *peer {
+	p.t.Helper()
 	_, _ = io.WriteString(p.conn, preface)
 	_ = p.framer.WriteSettings(settings...)
 	_ = p.framer.WriteWindowUpdate(0, 1<<30)

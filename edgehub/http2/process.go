@@ -143,7 +143,7 @@ func (c *conn) windowUpdate(f *frame) error {
 	if st.sendWindow += n; st.sendWindow > maxWindow {
 		return streamError{f.id, codeFlowControl, "stream window too large"}
 	}
-	st.cond.Broadcast()
+	c.wake(st)
 	return nil
 }
 
@@ -256,7 +256,7 @@ func (c *conn) setting(id uint16, v uint32) error {
 			if st.sendWindow += more; st.sendWindow > maxWindow {
 				return connError{codeFlowControl, "stream window too large"}
 			}
-			st.cond.Broadcast()
+			c.wake(st)
 		}
 	}
 	return nil

@@ -149,12 +149,13 @@ func (c *conn) accept(b *block) (bool, error) {
 	switch {
 	case b.err != nil:
 		return false, b.err
-	case len(c.streams) >= most, c.running >= 2*most, c.server.crowded(c.running):
+	case len(c.streams) >= most, c.running >= 2*most, c.server.crowded(c):
 		return false, streamError{b.id, codeRefusedStream, "too many streams"}
 	case b.tooLarge:
 		return false, c.refuse(b, http.StatusRequestHeaderFieldsTooLarge, codeNone)
 	}
 	c.running++
+	c.origin.running.Add(1)
 	c.server.running.Add(1)
 	return true, nil
 }

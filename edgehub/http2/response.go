@@ -258,7 +258,7 @@ func (w *response) finish() error {
 	w.whole = true
 	trailers := w.trailers()
 	if len(trailers) == 0 {
-		return w.send(true)
+		return w.sendEnd()
 	}
 	if err := w.FlushError(); err != nil || w.ended {
 		return err
@@ -315,13 +315,8 @@ func (w *response) send(end bool) error {
 	if w.ended {
 		return nil
 	}
-	o := w.output()
-	if !w.sent {
-		w.complete()
-	}
-	if w.head {
-		o.from, o.to, end = bodyStart, bodyStart, true
-	}
+	o := w.ready()
+	end = end || w.head
 	for {
 		n, err := w.sendSome(end)
 		if err == nil && o.from < o.to && n == 0 {
@@ -338,18 +333,63 @@ func (w *response) send(end bool) error {
 	}
 }
 
+// ready returns what is to be sent next.
+func (w *response) ready() *output {
+	o := w.output()
+	if !w.sent {
+		w.complete()
+	}
+	if w.head {
+		o.from, o.to = bodyStart, bodyStart
+	}
+	return o
+}
+
+// sendEnd sends what is left of a response that is whole, as far as that goes
+// without waiting for the peer or others. errUnsent says that some is left.
+func (w *response) sendEnd() error {
+	o := w.ready()
+	c := w.st.conn
+	if c.wmu.TryLock() {
+		defer c.wmu.Unlock()
+		return w.sendRest()
+	}
+	if !w.queue(o.to - o.from) {
+		return errUnsent
+	}
+	o.from, o.to, w.ended = bodyStart, bodyStart, true
+	return nil
+}
+
+// sendRest is sendEnd for a caller that holds wmu.
+func (w *response) sendRest() error {
+	for o := w.out; ; {
+		n, err := w.sendLocked(true)
+		switch {
+		case err != nil:
+			w.err = err
+			return err
+		case o.from == o.to:
+			o.from, o.to, w.ended = bodyStart, bodyStart, true
+			return nil
+		case n == 0:
+			return errUnsent
+		}
+	}
+}
+
 // sendSome sends what may be sent now, and returns how much of the body that
 // was.
 func (w *response) sendSome(end bool) (int, error) {
+	w.st.conn.wmu.Lock()
+	defer w.st.conn.wmu.Unlock()
+	return w.sendLocked(end)
+}
+
+// sendLocked is sendSome for a caller that holds wmu.
+func (w *response) sendLocked(end bool) (int, error) {
 	c := w.st.conn
 	pending := w.out.to - w.out.from
-	if !c.wmu.TryLock() {
-		if end && w.queue(pending) {
-			return pending, nil
-		}
-		c.wmu.Lock()
-	}
-	defer c.wmu.Unlock()
 	n, queue, err := w.st.take(pending, end)
 	if err != nil || n == 0 && pending > 0 && w.sent {
 		return 0, err
@@ -369,7 +409,7 @@ func (w *response) queue(pending int) bool {
 	defer c.mu.Unlock()
 	if w.sent || w.st.err != nil || len(c.waiting) > 0 ||
 		len(w.out.buf) > bodyStart+smallBody || len(w.out.block) > maxBlock || pending > min(w.st.sendWindow, c.sendWindow) ||
-		len(c.queue)+len(w.out.buf) > c.server.options.MaxQueuedBytes/2 {
+		len(c.queue)+len(w.out.block)+pending+2*frameHeader > c.server.options.MaxQueuedBytes/2 {
 		return false
 	}
 	if pending > 0 {

@@ -44,8 +44,42 @@ type server struct {
 	// else is waited for, so nobody can hold it full.
 	starting chan struct{}
 
-	mu    sync.Mutex
-	conns map[*conn]struct{}
+	mu      sync.Mutex
+	conns   map[*conn]struct{}
+	origins map[string]*origin // by address
+
+	unsent unsent
+}
+
+// origin is an address that connections come from.
+type origin struct {
+	conns   int // guarded by server.mu
+	running atomic.Int64
+}
+
+// open takes note of a connection.
+func (s *server) open(c *conn) {
+	address, _, err := net.SplitHostPort(c.remote)
+	if err != nil {
+		address = c.remote
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns[c] = struct{}{}
+	if s.origins[address] == nil {
+		s.origins[address] = &origin{}
+	}
+	c.address, c.origin = address, s.origins[address]
+	c.origin.conns++
+}
+
+func (s *server) forget(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if c.origin.conns--; c.origin.conns == 0 {
+		delete(s.origins, c.address)
+	}
 }
 
 // Configure makes s serve HTTP/2 by this package. It must be called before s
@@ -79,18 +113,21 @@ func Configure(s *http.Server, o Options) error {
 }
 
 func newShared(o Options) *server {
-	return &server{options: o.withDefaults(), starting: make(chan struct{}, maxStarting), conns: map[*conn]struct{}{}}
+	return &server{
+		options: o.withDefaults(), starting: make(chan struct{}, maxStarting),
+		conns: map[*conn]struct{}{}, origins: map[string]*origin{},
+	}
 }
 
 // maxStarting is how many handlers may be about to start. More would not start
 // sooner, and each has a stack.
 const maxStarting = 32
 
-// crowded reports whether a connection with a number of handlers may have no
-// more.
-func (s *server) crowded(handlers int) bool {
+// crowded reports whether a connection may have no more handlers.
+func (s *server) crowded(c *conn) bool {
 	running, most := int(s.running.Load()), s.options.MaxHandlers
-	return running >= most || running >= most/5*4 && handlers >= max(most/64, 1)
+	return running >= most || running >= most/5*4 &&
+		(c.running >= max(most/64, 1) || int(c.origin.running.Load()) >= max(most/8, 1))
 }
 
 // readBuffer holds what small requests need, and little, since connections are
@@ -120,14 +157,10 @@ func (s *server) serve(hs *http.Server, nc net.Conn, state *tls.ConnectionState,
 	c.hpack.SetMaxStringLength(2 * c.block.maxEncoded())
 	c.queue = c.hello()
 
-	s.mu.Lock()
-	s.conns[c] = struct{}{}
-	s.mu.Unlock()
+	s.open(c)
 	c.end(c.run())
-	s.mu.Lock()
-	delete(s.conns, c)
-	s.mu.Unlock()
 	c.handlers.Wait()
+	s.forget(c)
 }
 
 // headerListLimit is the most that a request's header may hold, in the units of

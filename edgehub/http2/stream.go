@@ -2,6 +2,7 @@ package http2
 
 import (
 	"bytes"
+	"container/list"
 	"context"
 	"errors"
 	"io"
@@ -33,6 +34,9 @@ type stream struct {
 	begun      bool  // the response's HEADERS are sent, or about to be
 	queued     bool  // it is in conn.waiting
 	sendWindow int
+	unsent     int           // bytes of memory that its response waits in, without a handler
+	place      *list.Element // among those, guarded by unsent.mu
+	ready      bool          // it is in conn.ready
 
 	expect     bool // the client waits for 100 before it sends the body
 	body       bytes.Buffer
@@ -84,7 +88,14 @@ func (c *conn) open(r *http.Request, cancel context.CancelFunc) {
 // handlerDone counts down what runs. The caller holds mu.
 func (c *conn) handlerDone() {
 	c.server.running.Add(-1)
-	if c.running--; c.running > 0 {
+	c.origin.running.Add(-1)
+	c.running--
+	c.rest()
+}
+
+// rest takes note if there is nothing more to do. The caller holds mu.
+func (c *conn) rest() {
+	if c.running+c.unsent > 0 {
 		return
 	}
 	c.idleSince = time.Now()
@@ -139,15 +150,28 @@ func (st *stream) started() {
 	}
 }
 
-// finish ends the stream after its handler.
+// finish ends the stream after its handler, or leaves it to the connection to
+// send what the peer does not take yet.
 func (st *stream) finish(returned bool) {
 	err := errHandler
 	if returned {
 		err = st.response.finish()
 	}
+	if err == errUnsent {
+		st.park()
+		return
+	}
 	st.response.release(errFinished)
 	c := st.conn
 	c.mu.Lock()
+	c.finished(st, err)
+	c.handlerDone()
+	c.mu.Unlock()
+}
+
+// finished ends a stream whose response is sent, or can't be. The caller holds
+// mu.
+func (c *conn) finished(st *stream, err error) {
 	switch {
 	case st.err != nil:
 	case err != nil: // a response that is not whole must not look so
@@ -157,14 +181,16 @@ func (st *stream) finish(returned bool) {
 	default:
 		c.close(st, errFinished, false)
 	}
-	c.handlerDone()
-	c.mu.Unlock()
 }
 
 // reset ends a stream with RST_STREAM. The caller holds mu.
 func (c *conn) reset(st *stream, code code, err error) {
 	c.close(st, err, true)
 	c.queue = appendNumber(c.queue, frameReset, st.id, uint32(code))
+	if len(c.queue) > 2*c.server.options.MaxQueuedBytes {
+		c.cut() // it does not read what it is told
+		return
+	}
 	c.flushSoon()
 }
 
@@ -184,6 +210,7 @@ func (c *conn) close(st *stream, err error, reset bool) {
 	c.forget(st, reset)
 	c.leave(st)
 	c.drop(st)
+	c.unpark(st)
 	if st.bodyErr == nil {
 		st.bodyErr = err
 	}
@@ -338,7 +365,7 @@ func (c *conn) leave(st *stream) {
 
 func (c *conn) wakeFirst() {
 	if c.sendWindow > 0 && len(c.waiting) > 0 {
-		c.waiting[0].cond.Broadcast()
+		c.wake(c.waiting[0])
 	}
 }
 

@@ -106,7 +106,7 @@ func Run(ctx context.Context, options Options) error {
 		ErrorLog:          log.New(logWriter{}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return base },
 	}
-	if err := http2.Configure(proxy, http2.Options{MaxHandlers: maxHandlers(options.Limits), AwaitAdmission: true}); err != nil {
+	if err := http2.Configure(proxy, http2Options(options.Limits)); err != nil {
 		return err
 	}
 	administration := &admin{config: h.config, identity: h.identity, upstream: h.upstream, store: h.store, sealKey: h.sealKey, registry: h.registry, certificates: h.certificates, profile: options.Profiling}
@@ -144,6 +144,10 @@ func Run(ctx context.Context, options Options) error {
 	stopBackground()
 	wg.Wait()
 	return errors.Join(err, h.store.Close(), h.tokens.Close())
+}
+
+func http2Options(l limits.Options) http2.Options {
+	return http2.Options{MaxHandlers: maxHandlers(l), AwaitAdmission: true, StallTimeout: l.ClientTimeout}
 }
 
 // maxHandlers is how many handlers HTTP/2 may run: those of all requests that
