@@ -33,9 +33,28 @@ func TestFloods(t *testing.T) {
 	}{
 		{"PING", func(p *peer, id uint32) error { return p.framer.WritePing(false, [8]byte{}) }},
 		{"SETTINGS", func(p *peer, id uint32) error { return p.framer.WriteSettings() }},
+		{"SETTINGS with many entries", func(p *peer, id uint32) error {
+			entries := make([]http2.Setting, maxSettings+1)
+			for i := range entries {
+				entries[i] = http2.Setting{ID: http2.SettingID(100 + i)}
+			}
+			return p.framer.WriteSettings(entries...)
+		}},
 		{"PRIORITY", func(p *peer, id uint32) error { return p.framer.WritePriority(3, http2.PriorityParam{StreamDep: 1}) }},
 		{"empty DATA", func(p *peer, id uint32) error { return p.framer.WriteData(1, false, nil) }},
 		{"DATA after the end", func(p *peer, id uint32) error { return p.framer.WriteData(3, false, []byte("x")) }},
+		{"the end of a stream that the server has reset", func(p *peer, id uint32) error {
+			if id == 5 {
+				p.raw(http2.FrameWindowUpdate, 0, 1, 0, 0, 0, 0) // which resets it
+			}
+			return p.framer.WriteData(1, true, nil)
+		}},
+		{"a request on a stream that the server has reset", func(p *peer, id uint32) error {
+			if id == 5 {
+				p.raw(http2.FrameWindowUpdate, 0, 1, 0, 0, 0, 0)
+			}
+			return p.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x82}, EndStream: true, EndHeaders: true})
+		}},
 		{"WINDOW_UPDATE", func(p *peer, id uint32) error { return p.framer.WriteWindowUpdate(1, 1) }},
 		{"RST_STREAM", func(p *peer, id uint32) error { return p.framer.WriteRSTStream(3, 0) }},
 		{"unknown", func(p *peer, id uint32) error { return p.framer.WriteRawFrame(0x55, 0, 0, nil) }},
@@ -71,6 +90,36 @@ func TestFloods(t *testing.T) {
 				t.Error(got)
 			}
 		})
+	}
+}
+
+// TestANewWindowIsPaidFor by each stream that it is given to.
+func TestANewWindowIsPaidFor(t *testing.T) {
+	const streams, changes = 10 * streamsPerFrame, 50
+	for _, tt := range []struct {
+		name   string
+		window func(i uint32) uint32
+		ends   bool
+	}{{"the same", func(uint32) uint32 { return 7 }, false}, {"another each", func(i uint32) uint32 { return i }, true}} {
+		s := newServer(t, Options{Frames: Rate{Burst: 8 * changes, PerSecond: 1}}, http.HandlerFunc(waitForEnd))
+		p := newPeer(t, s, window(7))
+		for i := range uint32(streams) {
+			p.request(2*i+1, true)
+		}
+		for i := range uint32(changes) {
+			_ = p.framer.WriteSettings(window(tt.window(i)))
+		}
+		_ = p.framer.WritePing(false, [8]byte{})
+		for {
+			f := p.read()
+			if g, ok := f.(*http2.GoAwayFrame); ok && g.ErrCode == http2.ErrCodeEnhanceYourCalm || f.Header().Type == http2.FramePing {
+				if ok != tt.ends {
+					t.Errorf("%s: %v", tt.name, f)
+				}
+				break
+			}
+		}
+		p.close()
 	}
 }
 

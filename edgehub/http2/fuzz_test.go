@@ -1,6 +1,8 @@
 package http2
 
 import (
+	"bufio"
+	"bytes"
 	"io"
 	"net"
 	"net/http"
@@ -60,6 +62,7 @@ func appendFuzzRequest(b []byte, id uint32, end bool) []byte {
 func FuzzFields(f *testing.F) {
 	f.Add("GET", "/", "hub", "a", "b")
 	f.Add("GET", "/\r\nx", "hub", "content-length", "5")
+	f.Add("GET", "/?a=b HTTP/1.1", "hub", "a", "b")
 	f.Fuzz(func(t *testing.T, method, path, authority, name, value string) {
 		r, err := newRequest(t.Context(), []hpack.HeaderField{
 			{Name: ":method", Value: method}, {Name: ":scheme", Value: "https"},
@@ -75,7 +78,24 @@ func FuzzFields(f *testing.F) {
 				}
 			}
 		}
+		sendOn(t, r)
 	})
+}
+
+// sendOn writes a request as a transport does, and reads it as a server does.
+func sendOn(t *testing.T, r *http.Request) {
+	out := r.Clone(t.Context())
+	out.URL.Scheme, out.URL.Host, out.Host, out.RequestURI = "https", "kube-apiserver", "kube-apiserver", ""
+	var b bytes.Buffer
+	if err := out.Write(&b); err != nil {
+		return // refused is as good
+	}
+	text := b.String()
+	in := bufio.NewReader(&b)
+	got, err := http.ReadRequest(in)
+	if err != nil || in.Buffered()+b.Len() > 0 || got.Method != r.Method || got.URL.RawQuery != r.URL.RawQuery || got.URL.Path != r.URL.Path {
+		t.Fatalf("%s %q was sent on as %q: %v", r.Method, r.RequestURI, text, err)
+	}
 }
 
 // FuzzEncode holds that what is written can be read.

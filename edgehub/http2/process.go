@@ -77,12 +77,14 @@ func (c *conn) data(f *frame) error {
 		return connError{codeProtocol, "DATA on an idle stream"}
 	case size > c.recvWindow:
 		return connError{codeFlowControl, "connection window exceeded"}
-	case len(body) == 0 && !end && !c.frames.take():
-		return connError{codeEnhanceYourCalm, "too many empty frames"}
+	}
+	st := c.streams[f.id]
+	wanted := st != nil && !st.remoteEnd
+	if (!wanted || len(body) == 0 && !end) && !c.frames.take() {
+		return connError{codeEnhanceYourCalm, "too many empty or late frames"}
 	}
 	c.recvWindow -= size
-	st := c.streams[f.id]
-	if st == nil || st.remoteEnd {
+	if !wanted {
 		if err := c.refund(size); err != nil || late || c.closed.has(f.id|byServer) {
 			return err
 		}
@@ -226,13 +228,30 @@ func (c *conn) peerSettings(f *frame) error {
 		c.settings.Stop()
 		return nil
 	}
-	for p := f.payload; len(p) > 0; p = p[6:] {
-		if err := c.setting(binary.BigEndian.Uint16(p), binary.BigEndian.Uint32(p[2:])); err != nil {
+	if len(f.payload)/6 > maxSettings {
+		return connError{codeEnhanceYourCalm, "too many settings"}
+	}
+	var seen [maxSettings]uint16
+	for n, p := 0, f.payload; len(p) > 0; n, p = n+1, p[6:] {
+		id := binary.BigEndian.Uint16(p)
+		if slices.Contains(seen[:n], id) {
+			return connError{codeProtocol, "a setting twice"}
+		}
+		seen[n] = id
+		if err := c.setting(id, binary.BigEndian.Uint32(p[2:])); err != nil {
 			return err
 		}
 	}
 	return c.reply(appendFrameHeader(nil, 0, frameSettings, flagAck, 0))
 }
+
+// maxSettings is how many settings a frame may have. There are a dozen kinds, and
+// none is of use twice in a frame: each might be work for all streams.
+const maxSettings = 32
+
+// streamsPerFrame is to how many streams a new window may be given for what a
+// frame costs.
+const streamsPerFrame = 16
 
 // setting applies one setting of the peer. Those of HPACK's table and of header
 // lists don't concern what is sent here, and pushes are never made.
@@ -251,6 +270,14 @@ func (c *conn) setting(id uint16, v uint32) error {
 			return connError{codeFlowControl, "bad SETTINGS_INITIAL_WINDOW_SIZE"}
 		}
 		more := int(v) - c.streamWindow
+		if more == 0 {
+			return nil
+		}
+		for range len(c.streams) / streamsPerFrame {
+			if !c.frames.take() {
+				return connError{codeEnhanceYourCalm, "too many changes of the window"}
+			}
+		}
 		c.streamWindow = int(v)
 		for _, st := range c.streams { // RFC 9113, 6.9.2
 			if st.sendWindow += more; st.sendWindow > maxWindow {

@@ -137,6 +137,9 @@ func (c *conn) accept(b *block) (bool, error) {
 	case st != nil:
 		return false, st.trailers(b)
 	case b.id > c.lastID && c.closing, c.closed.has(b.id | byServer):
+		if !c.frames.take() {
+			return false, connError{codeEnhanceYourCalm, "too many late requests"}
+		}
 		return false, nil
 	case b.id > c.lastID:
 		c.lastID = b.id
@@ -250,6 +253,13 @@ func newRequest(ctx context.Context, fields []hpack.HeaderField, end bool) (*htt
 	}
 	if !strings.HasPrefix(p.path, "/") && (p.path != "*" || p.method != http.MethodOptions) {
 		return nil, errPath
+	}
+	// net/url leaves a query as it is, and what is written in HTTP/1.1 later
+	// must end where it ends here (RFC 9113, 8.3.1, and RFC 3986, 2).
+	for i := range len(p.path) {
+		if c := p.path[i]; c <= ' ' || c >= 0x7f {
+			return nil, errPath
+		}
 	}
 	if r.URL, err = url.ParseRequestURI(p.path); err != nil {
 		return nil, errPath
