@@ -68,6 +68,10 @@ const (
 	// is no agent. The operator leaves the ConfigMap alone until the entry is
 	// mended, and so does every edge-hub. (False, and Stalled)
 	ReasonConfigMapMalformed = "ConfigMapMalformed"
+	// ReasonConfigMapContested: somebody else removes agents of the policy from
+	// kube-system/edge-hub-cfg again and again; the message names who. They are left
+	// out for an hour, and no Pod is restarted because of them. (False, and Stalled)
+	ReasonConfigMapContested = "ConfigMapContested"
 	// ReasonAgentNotAllowed: the policy names an agent that only the platform may
 	// choose, or that is none, which a validation older than this one let pass.
 	// The policy's other agents are applied. (False, and Stalled)
@@ -121,6 +125,10 @@ const (
 	// the current configuration yet, or it takes what hubs say to know which Pods
 	// there are. (False)
 	ReasonWaitingForHubs = "WaitingForHubs"
+	// ReasonProbation: an agent that was removed from kube-system/edge-hub-cfg again
+	// and again has returned; Pods are restarted when it has stayed for an hour.
+	// (False)
+	ReasonProbation = "Probation"
 	// ReasonDebouncing: the policy was changed a moment ago. (False)
 	ReasonDebouncing = "Debouncing"
 	// ReasonOutsideWindow: restart.window is closed; the message says when it
@@ -153,6 +161,9 @@ const (
 	ReasonNotReconciling = "NotReconciling"
 	// ReasonNotStalled: no person has to act.
 	ReasonNotStalled = "NotStalled"
+	// ReasonAgentRemoved is that of the event when somebody else removed an agent of
+	// the policy from kube-system/edge-hub-cfg.
+	ReasonAgentRemoved = "AgentRemoved"
 	// ReasonDeleted is that of the event when a policy was deleted: the agents
 	// that no other policy names have left kube-system/edge-hub-cfg.
 	ReasonDeleted = "Deleted"

@@ -38,8 +38,10 @@ type EdgeHubPolicy struct {
 	// +required
 	Spec EdgeHubPolicySpec `json:"spec"`
 
-	// status is what the operator found and did. Read-only.
+	// status is what the operator found and did. Read-only. Until the operator has
+	// seen the policy its observedGeneration is -1, so that nobody takes it for done.
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status EdgeHubPolicyStatus `json:"status,omitempty"`
 }
 
@@ -243,6 +245,14 @@ type EdgeHubPolicyStatus struct {
 	// +kubebuilder:validation:MaxItems=32
 	Agents []AgentStatus `json:"agents,omitempty"`
 
+	// removals are the agents of this policy that somebody else removed from
+	// kube-system/edge-hub-cfg.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=32
+	Removals []AgentRemoval `json:"removals,omitempty"`
+
 	// restarted sums up pods: "2/3" when two of three Pods run with the cache.
 	// +optional
 	Restarted string `json:"restarted,omitempty"`
@@ -296,6 +306,28 @@ type AgentStatus struct {
 	// to be restarted.
 	// +required
 	AppliedTime metav1.Time `json:"appliedTime"`
+}
+
+// AgentRemoval is about an agent that somebody else removed from
+// kube-system/edge-hub-cfg although a policy names it.
+type AgentRemoval struct {
+	// name is the agent.
+	// +required
+	// +kubebuilder:validation:MaxLength=128
+	Name string `json:"name"`
+	// time is when the operator last found it removed.
+	// +required
+	Time metav1.Time `json:"time"`
+	// times is how often that was, each time within an hour after its return. From
+	// the second time on the agent returns only after an hour, and its Pods are not
+	// restarted before it has stayed for an hour.
+	// +required
+	Times int32 `json:"times"`
+	// manager is the field manager that last wrote the ConfigMap then, empty if it
+	// is not known.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	Manager string `json:"manager,omitempty"`
 }
 
 // PodCounts counts Pods. Finished Pods and static Pods are never counted.

@@ -29,6 +29,7 @@ type outcome struct {
 func configOutcome(policy *v1alpha1.EdgeHubPolicy, state hubConfig, err error) outcome {
 	agents := counted(len(policy.Spec.CacheAgents), "agent")
 	refusal, refused := state.tenants.refused(policy)
+	contest := contestOutcome(policy, state)
 	switch {
 	case err != nil:
 		return outcome{reason: v1alpha1.ReasonApplyFailed, message: truncate(err.Error())}
@@ -38,6 +39,8 @@ func configOutcome(policy *v1alpha1.EdgeHubPolicy, state hubConfig, err error) o
 	case refusal != "":
 		return outcome{reason: refusal, stalled: true, message: fmt.Sprintf(
 			"%d of %s in %s: %s", len(policy.Status.Agents), agents, configMapKey, refused)}
+	case contest.reason != "":
+		return contest
 	case len(policy.Status.Agents) < len(policy.Spec.CacheAgents):
 		return outcome{reason: v1alpha1.ReasonApplying, message: fmt.Sprintf(
 			"%d of %s in %s", len(policy.Status.Agents), agents, configMapKey)}

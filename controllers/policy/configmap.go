@@ -43,6 +43,15 @@ type hubConfig struct {
 	// settled is false if the operator's turn is not over: somebody else wrote
 	// the ConfigMap at the same time, or agents have to wait.
 	settled bool
+	// contested are the places that somebody else emptied again and again; they
+	// stay out until the time until, zero if there are none.
+	contested sets.Set[place]
+	until     time.Time
+	// absent is true if there was no ConfigMap.
+	absent bool
+	// manager is the field manager, other than the operator, that last wrote what
+	// hubs read, empty if there is none.
+	manager string
 }
 
 // latestConfig returns what applyConfig returned last, for as long as no policy and
@@ -51,7 +60,7 @@ type hubConfig struct {
 func (r *Reconciler) latestConfig(ctx context.Context) (hubConfig, error) {
 	// What changes from here on is seen the next time, perhaps again.
 	changes := r.changes.Load()
-	if r.latest != nil && r.follows && changes == r.latestAt {
+	if r.latest != nil && r.follows && changes == r.latestAt && (r.latest.until.IsZero() || r.now().Before(r.latest.until)) {
 		return *r.latest, nil
 	}
 	state, err := r.applyConfig(ctx)
@@ -69,25 +78,22 @@ func (r *Reconciler) applyConfig(ctx context.Context) (hubConfig, error) {
 	if err := r.client.List(ctx, &policies, client.UnsafeDisableDeepCopy); err != nil {
 		return hubConfig{}, fmt.Errorf("list EdgeHubPolicies: %w", err)
 	}
-	var current *corev1.ConfigMap
-	switch object, err := r.getConfigMap(ctx); {
-	case err == nil:
-		current = object
-	case !apierrors.IsNotFound(err):
-		return hubConfig{}, fmt.Errorf("get ConfigMap %s: %w", configMapKey, err)
+	tenants := newTenants(policies.Items, r.maxQuota)
+	current, state, waiting, err := r.look(ctx, r.client, tenants)
+	if err == nil && waiting.Len() > 0 {
+		// The cache may only not show yet what the operator wrote last.
+		current, state, waiting, err = r.look(ctx, r.live, tenants)
 	}
-	state := readConfigMap(current, r.now())
-	state.tenants = newTenants(policies.Items, r.maxQuota)
-	if state.malformed != nil {
-		return state, nil
+	if err != nil || state.malformed != nil {
+		return state, err
 	}
-	waiting := waitingPlaces(state.tenants.claims, state.config)
 	annotated := sets.New[string]()
 	if current != nil {
 		annotated = parseAnnotation(current.Annotations[AnnotationPolicyAgents])
 	}
 	state.settled = waiting.Len() == 0
-	want := merge(state.config, annotated, state.tenants.rules(), waiting, state.tenants.relist())
+	state.contested, state.until = contestedPlaces(state, r.now())
+	want := merge(state.config, annotated, state.tenants.rules(), waiting.Union(state.contested), state.tenants.relist())
 	if !want.changed && !state.damaged {
 		return state, nil
 	}
@@ -104,14 +110,27 @@ func (r *Reconciler) applyConfig(ctx context.Context) (hubConfig, error) {
 	log.FromContext(ctx).Info("Applied ConfigMap", "configMap", configMapKey, "agents", want.config.Agents,
 		"policyAgents", want.policyAgents, "hash", hubconfig.Hash(want.config))
 	after := readConfigMap(written, r.now())
-	after.tenants, after.settled = state.tenants, state.settled
+	after.tenants, after.settled, after.contested, after.until = state.tenants, state.settled, state.contested, state.until
+	after.manager = state.manager
 	return after, nil
 }
 
-func (r *Reconciler) getConfigMap(ctx context.Context) (*corev1.ConfigMap, error) {
-	var object corev1.ConfigMap
-	err := r.client.Get(ctx, configMapKey, &object)
-	return &object, err
+// look reads the ConfigMap, nil if there is none, and finds the places of tenants
+// that have to wait.
+func (r *Reconciler) look(ctx context.Context, reader client.Reader, tenants tenants) (*corev1.ConfigMap, hubConfig, sets.Set[place], error) {
+	current := &corev1.ConfigMap{}
+	switch err := reader.Get(ctx, configMapKey, current); {
+	case apierrors.IsNotFound(err):
+		current = nil
+	case err != nil:
+		return nil, hubConfig{}, nil, fmt.Errorf("get ConfigMap %s: %w", configMapKey, err)
+	}
+	state := readConfigMap(current, r.now())
+	state.tenants = tenants
+	if state.malformed != nil {
+		return current, state, nil, nil
+	}
+	return current, state, waitingPlaces(tenants.claims, state.config), nil
 }
 
 // writeConfigMap applies want by server-side apply. It never overwrites what the
@@ -152,9 +171,9 @@ func (r *Reconciler) writeConfigMap(ctx context.Context, current *corev1.ConfigM
 // readConfigMap reads the ConfigMap, nil if there is none.
 func readConfigMap(object *corev1.ConfigMap, now time.Time) hubConfig {
 	if object == nil {
-		return hubConfig{hash: hubconfig.Hash(hubconfig.Config{})}
+		return hubConfig{hash: hubconfig.Hash(hubconfig.Config{}), absent: true}
 	}
-	state := hubConfig{changed: lastChange(object, now), settled: true}
+	state := hubConfig{changed: lastChange(object, now), settled: true, manager: otherManager(object)}
 	if state.config, state.malformed = hubconfig.Parse(object.Data); state.malformed != nil {
 		agents := map[string]string{hubconfig.KeyCacheAgents: object.Data[hubconfig.KeyCacheAgents]}
 		if config, err := hubconfig.Parse(agents); err == nil {
@@ -171,20 +190,36 @@ func readConfigMap(object *corev1.ConfigMap, now time.Time) hubConfig {
 // in the future of kube-apiserver, whose clock Pods are stamped with. Without any
 // manager it is now.
 func lastChange(object *corev1.ConfigMap, now time.Time) metav1.Time {
-	var latest metav1.Time
+	if latest := lastWrite(object, func(string) bool { return true }); latest != nil {
+		return *latest.Time
+	}
+	return metav1.NewTime(now).Rfc3339Copy()
+}
+
+// otherManager returns who else last wrote cache_agents or policies of object and
+// owns one of them, empty if nobody does.
+func otherManager(object *corev1.ConfigMap) string {
+	if latest := lastWrite(object, func(manager string) bool { return manager != FieldOwner }); latest != nil {
+		return latest.Manager
+	}
+	return ""
+}
+
+// lastWrite returns the latest entry of managedFields that owns cache_agents or
+// policies, of the managers that wanted is true for.
+func lastWrite(object *corev1.ConfigMap, wanted func(manager string) bool) *metav1.ManagedFieldsEntry {
+	var latest *metav1.ManagedFieldsEntry
 	agents, policies := fieldpath.MakePathOrDie("data", hubconfig.KeyCacheAgents), fieldpath.MakePathOrDie("data", hubconfig.KeyPolicies)
-	for _, entry := range object.ManagedFields {
-		if entry.FieldsV1 == nil || entry.Time == nil || !latest.Before(entry.Time) {
+	for i := range object.ManagedFields {
+		entry := &object.ManagedFields[i]
+		if entry.FieldsV1 == nil || entry.Time == nil || !wanted(entry.Manager) || latest != nil && !latest.Time.Before(entry.Time) {
 			continue
 		}
 		var owned fieldpath.Set
 		if err := owned.FromJSON(entry.FieldsV1.GetRawReader()); err != nil || !owned.Has(agents) && !owned.Has(policies) {
 			continue
 		}
-		latest = *entry.Time
-	}
-	if latest.IsZero() {
-		return metav1.NewTime(now).Rfc3339Copy()
+		latest = entry
 	}
 	return latest
 }

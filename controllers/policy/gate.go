@@ -32,6 +32,10 @@ func newGate(policy *v1alpha1.EdgeHubPolicy, now time.Time) gate {
 		return gate{reason: v1alpha1.ReasonWaitingForConfig, wait: ready.Sub(now),
 			message: "restarts begin when the hubs have read the new configuration"}
 	}
+	if agent, until := probation(policy); now.Before(until) {
+		return gate{reason: v1alpha1.ReasonProbation, wait: until.Sub(now), message: fmt.Sprintf(
+			"agent %q was removed from %s again and again: restarts begin if it stays until %s", agent, configMapKey, until.UTC().Format(time.RFC3339))}
+	}
 	open, opens, err := rollout.Window(restart.Window, now)
 	debounced := specChanged(policy)
 	if restart.DebounceSeconds != nil {

@@ -79,13 +79,16 @@ func waitingPlaces(claims map[place][]*v1alpha1.EdgeHubPolicy, current hubconfig
 		if current.Admits(at.agent, at.namespace) {
 			continue
 		}
-		if slices.ContainsFunc(policies, func(policy *v1alpha1.EdgeHubPolicy) bool {
-			return slices.ContainsFunc(policy.Status.Agents, func(status v1alpha1.AgentStatus) bool { return status.Name == at.agent })
-		}) {
+		if slices.ContainsFunc(policies, func(policy *v1alpha1.EdgeHubPolicy) bool { return lists(policy, at.agent) }) {
 			waiting.Insert(at)
 		}
 	}
 	return waiting
+}
+
+// lists reports whether the status of policy says that agent is applied.
+func lists(policy *v1alpha1.EdgeHubPolicy, agent string) bool {
+	return slices.ContainsFunc(policy.Status.Agents, func(status v1alpha1.AgentStatus) bool { return status.Name == agent })
 }
 
 // parseAnnotation reads AnnotationPolicyAgents. What is no agent is ignored: an

@@ -45,6 +45,7 @@ const (
 // not be used concurrently.
 type Reconciler struct {
 	client    client.Client
+	live      client.Reader
 	fleet     *fleet.View
 	restarter *rollout.Restarter
 	recorder  events.EventRecorder
@@ -67,7 +68,7 @@ type Reconciler struct {
 // policy, see [DefaultMaxQuota]; it must not be below [MinQuota].
 func NewReconciler(cached client.Client, live client.Reader, view *fleet.View, recorder events.EventRecorder, now func() time.Time, maxQuota resource.Quantity) *Reconciler {
 	return &Reconciler{
-		client: cached, fleet: view, restarter: rollout.NewRestarter(cached, live, now), recorder: recorder, now: now, maxQuota: maxQuota,
+		client: cached, live: live, fleet: view, restarter: rollout.NewRestarter(cached, live, now), recorder: recorder, now: now, maxQuota: maxQuota,
 		pace: pace{},
 	}
 }
@@ -92,6 +93,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if state.malformed == nil && !state.settled {
 		next = sooner(next, unsettledInterval)
 	}
+	next = sooner(next, peace(state, r.now()))
 	later, patchErr := r.patchStatus(ctx, before, &policy)
 	next = sooner(next, later)
 	if apierrors.IsConflict(patchErr) {
@@ -121,6 +123,7 @@ func (r *Reconciler) forget(request ctrl.Request, applyErr error) {
 // returns when to do so again, zero for never.
 func (r *Reconciler) reconcile(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, state hubConfig, applyErr error) (time.Duration, error) {
 	if applyErr == nil {
+		policy.Status.Removals = observeRemovals(policy, state, r.now())
 		policy.Status.Agents = observeAgents(policy, state)
 	}
 	config := configOutcome(policy, state, applyErr)
@@ -200,6 +203,9 @@ func (r *Reconciler) patchStatus(ctx context.Context, before, policy *v1alpha1.E
 		return 0, client.IgnoreNotFound(fmt.Errorf("patch status of EdgeHubPolicy: %w", err))
 	}
 	r.pace.wrote(key, r.now())
+	for _, note := range removed(&before.Status, &policy.Status) {
+		r.recorder.Eventf(policy, nil, corev1.EventTypeWarning, v1alpha1.ReasonAgentRemoved, "Reconcile", "%s", note)
+	}
 	for _, kind := range told {
 		r.announce(policy, meta.FindStatusCondition(before.Status.Conditions, kind), meta.FindStatusCondition(policy.Status.Conditions, kind))
 	}
@@ -228,6 +234,7 @@ var warnings = map[string]bool{
 	v1alpha1.ReasonAgentNotAllowed:    true,
 	v1alpha1.ReasonApplyFailed:        true,
 	v1alpha1.ReasonConfigMapMalformed: true,
+	v1alpha1.ReasonConfigMapContested: true,
 	v1alpha1.ReasonDisruptionBudget:   true,
 	v1alpha1.ReasonNodesBroke:         true,
 	v1alpha1.ReasonNodesUnreachable:   true,
@@ -250,6 +257,15 @@ func (r *Reconciler) announce(policy *v1alpha1.EdgeHubPolicy, before, after *met
 		kind = corev1.EventTypeWarning
 	}
 	r.recorder.Eventf(policy, nil, kind, after.Reason, "Reconcile", "%s", truncate(after.Message))
+}
+
+// peace returns how long it takes until contested places may return, zero if there
+// are none.
+func peace(state hubConfig, now time.Time) time.Duration {
+	if state.until.IsZero() {
+		return 0
+	}
+	return max(state.until.Sub(now), unsettledInterval)
 }
 
 // unsettled is the result for a request that is about the ConfigMap only.

@@ -71,6 +71,8 @@ type env struct {
 	clock      time.Time
 	writes     []string
 	lists      int // of policies
+	// stale is what the cache shows of the ConfigMap, nil for what there is.
+	stale *corev1.ConfigMap
 	// meanwhile runs before the next write of the ConfigMap.
 	meanwhile func()
 }
@@ -85,6 +87,13 @@ func newEnv(t *testing.T) *env {
 	e.client, err = client.NewWithWatch(controlPlane.RESTConfig(), client.Options{Scheme: scheme})
 	e.Expect(err).NotTo(HaveOccurred())
 	wrapped := interceptor.NewClient(e.client, interceptor.Funcs{
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, object client.Object, options ...client.GetOption) error {
+			if configMap, ok := object.(*corev1.ConfigMap); ok && e.stale != nil {
+				e.stale.DeepCopyInto(configMap)
+				return nil
+			}
+			return c.Get(ctx, key, object, options...)
+		},
 		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
 			if _, ok := list.(*v1alpha1.EdgeHubPolicyList); ok {
 				e.lists++
@@ -104,7 +113,7 @@ func newEnv(t *testing.T) *env {
 			return c.SubResource(sub).Patch(ctx, object, patch, options...)
 		},
 	})
-	e.reconciler = NewReconciler(wrapped, wrapped, fleet.NewView(wrapped), e.events, func() time.Time { return e.clock }, DefaultMaxQuota)
+	e.reconciler = NewReconciler(wrapped, e.client, fleet.NewView(wrapped), e.events, func() time.Time { return e.clock }, DefaultMaxQuota)
 	t.Cleanup(func() {
 		ctx := context.Background()
 		if err := e.client.DeleteAllOf(ctx, &v1alpha1.EdgeHubPolicy{}, client.InNamespace("default")); err != nil {
