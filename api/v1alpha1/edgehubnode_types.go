@@ -222,6 +222,9 @@ const (
 	// NodeAgentNotWarm: a Pod watches what it listed before the agent was
 	// cached. It has to list again: restart it, or use the strategy Relist.
 	NodeAgentNotWarm = "NotWarm"
+	// NodeAgentNotRestarted: a Pod read something before the agent was cached that
+	// is not on disk, and would read it again when it starts: restart it.
+	NodeAgentNotRestarted = "NotRestarted"
 	// NodeAgentTooLarge: what it lists and watches is more than the quota.
 	NodeAgentTooLarge = "TooLarge"
 	// NodeAgentDisk: the disk of the node fails, is full or read-only.

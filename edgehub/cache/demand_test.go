@@ -323,7 +323,7 @@ func TestRelist(t *testing.T) {
 		expectNothing(t, first) // nobody wants it
 
 		*relists = true
-		f.pass(relistJitter + time.Second)
+		f.pass(DefaultRelistSpread + time.Second)
 		expectTold(t, first, ended)
 		expectNothing(t, another)
 
@@ -370,7 +370,7 @@ func TestRelist(t *testing.T) {
 		for i, wait := range waits {
 			least, most := min(minRelist<<i, maxRelist), min(minRelist<<i, maxRelist)*5/4+2*time.Second
 			if i == 0 { // the first round was some time during its jitter
-				least -= relistJitter + 2*time.Second
+				least -= DefaultRelistSpread + 2*time.Second
 			}
 			if wait < least || wait > most {
 				t.Errorf("waits %v", waits)
@@ -399,7 +399,7 @@ func TestARelistThatIsNoLongerWantedIsForgotten(t *testing.T) {
 		cold := f.query(inShop + "?watch=true&resourceVersion=10")
 		first, up := f.openWatch(cold)
 		defer up.Close()
-		f.pass(relistJitter + 2*time.Second)
+		f.pass(DefaultRelistSpread + 2*time.Second)
 		expectTold(t, first, ended)
 		*relists = false
 		f.pass(watchesCheck)

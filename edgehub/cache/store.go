@@ -9,6 +9,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,10 @@ type Options struct {
 	// agent, whose list was not cached are ended, so that their clients list
 	// again. The same holds for it; nil relists nobody.
 	Relists func(agent, namespace string) bool
+	// RelistSpread is within which time, at random, a watch is ended for the first
+	// time: what one change of the configuration asks for is asked for on every
+	// node. It is DefaultRelistSpread if zero.
+	RelistSpread time.Duration
 	// Online reports whether clients can reach the cloud; nil if they always can.
 	Online func() bool
 	// State is the directory for what the Store must know of the cache when it is
@@ -71,13 +76,14 @@ type Store struct {
 	withdrawals withdrawals
 	moments     moments
 
-	sealKey     *seal.Key // nil for none
-	denySecrets func(agent, identity string) bool
-	admits      func(agent, identity string) bool
-	relists     func(agent, namespace string) bool
-	online      func() bool
-	demand      *demand
-	watches     watches
+	sealKey      *seal.Key // nil for none
+	denySecrets  func(agent, identity string) bool
+	admits       func(agent, identity string) bool
+	relists      func(agent, namespace string) bool
+	relistSpread time.Duration
+	online       func() bool
+	demand       *demand
+	watches      watches
 
 	state        *os.Root // nil for none
 	saving       sync.Mutex
@@ -129,6 +135,7 @@ func Open(options Options) *Store {
 	if s.relists = options.Relists; s.relists == nil {
 		s.relists = func(string, string) bool { return false }
 	}
+	s.relistSpread = cmp.Or(options.RelistSpread, DefaultRelistSpread)
 	if s.online = options.Online; s.online == nil {
 		s.online = func() bool { return true }
 	}

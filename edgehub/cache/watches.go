@@ -24,12 +24,15 @@ import (
 // now. It is tried again less and less often, for a list may be too large to be
 // kept at all.
 const (
-	relistJitter = 10 * time.Second // before the first time
-	minRelist    = time.Minute
-	maxRelist    = time.Hour
+	minRelist = time.Minute
+	maxRelist = time.Hour
 	// watchesCheck is how often it is looked for what is due.
 	watchesCheck = time.Second
 )
+
+// DefaultRelistSpread is Options.RelistSpread for a fleet of thousands: lists of as many
+// programs come in two minutes rather than at once.
+const DefaultRelistSpread = 2 * time.Minute
 
 // watches are the watches that clients have open, of cached agents and others.
 type watches struct {
@@ -217,7 +220,7 @@ func (d *demand) disarm(file string) bool {
 
 // relist ends the watches that are due for it.
 func (s *Store) relist() {
-	for _, file := range s.demand.due(s.clock.Now(), s.relists, s.listing, s.watches.any) {
+	for _, file := range s.demand.due(s.clock.Now(), s.relistSpread, s.relists, s.listing, s.watches.any) {
 		live := s.watches.of(file)
 		s.demand.relisted(holderOfFile(file), len(live))
 		klog.InfoS("Ending watches so that their lists go through the cache", "file", file, "watches", len(live))
@@ -239,7 +242,7 @@ func (s *Store) listing(file string) bool {
 
 // due returns the views whose watches are to be ended now, and arms the answer to
 // those that follow.
-func (d *demand) due(now time.Time, relists func(agent, namespace string) bool, listing, watched func(file string) bool) (files []string) {
+func (d *demand) due(now time.Time, spread time.Duration, relists func(agent, namespace string) bool, listing, watched func(file string) bool) (files []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for file, w := range d.wants {
@@ -249,7 +252,7 @@ func (d *demand) due(now time.Time, relists func(agent, namespace string) bool, 
 			w.due, w.wait, w.armed = time.Time{}, 0, false
 		case w.delivered.Load() == 0 || !watched(file) || listing(file):
 		case w.due.IsZero():
-			w.due = now.Add(rand.N(relistJitter))
+			w.due = now.Add(rand.N(spread))
 		case !now.Before(w.due):
 			w.wait = min(max(2*w.wait, minRelist), maxRelist)
 			w.due, w.armed = now.Add(w.wait+rand.N(w.wait/4)), true

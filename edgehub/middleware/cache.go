@@ -67,24 +67,29 @@ func (h *cached) response(resp *http.Response) error {
 		}
 		return nil
 	}
-	seen := resp.StatusCode < http.StatusMultipleChoices && h.Seen != nil && h.Seen.Due(h.agent, r.Header.Get("Authorization"))
-	watches := h.info.Verb == "watch" && resp.StatusCode == http.StatusOK
-	if !h.caches && !seen && !watches && resp.StatusCode != http.StatusUnauthorized {
+	accepted := resp.StatusCode < http.StatusMultipleChoices && h.Seen != nil
+	read := resp.StatusCode == http.StatusOK && r.Method == http.MethodGet
+	if !h.caches && !read && resp.StatusCode != http.StatusUnauthorized {
+		if accepted && h.due(r, false) {
+			id, credential, _ := h.Identity.Caller(r)
+			h.note(id, credential, "")
+		}
 		return nil
 	}
 	// The request as it was sent upstream tells who upstream takes the
 	// caller for.
 	id, credential, ok := h.Identity.Caller(r)
-	if seen {
-		h.note(id, credential)
+	var q cache.Query
+	if ok {
+		q, ok = cache.NewQuery(r, h.info, h.agent, id.Key)
 	}
-	if !ok {
-		return nil
+	if accepted {
+		h.sighted(r, id, credential, &q, ok && read && q.Asks())
 	}
 	if h.caches || resp.StatusCode == http.StatusUnauthorized {
 		h.Identity.Observe(credential, resp.StatusCode)
 	}
-	if !h.caches && !watches {
+	if !ok || !h.caches && (h.info.Verb != "watch" || !read) {
 		return nil
 	}
 	if resp.StatusCode != http.StatusOK && !h.Upstream.Ready() {
@@ -92,17 +97,40 @@ func (h *cached) response(resp *http.Response) error {
 		// read who may do what.
 		return nil
 	}
-	if q, ok := cache.NewQuery(r, h.info, h.agent, id.Key); ok {
-		resp.Body = h.Store.Record(q, resp, h.asked)
-	}
+	resp.Body = h.Store.Record(q, resp, h.asked)
 	return nil
 }
 
-// note tells of a caller, whoever it is.
-func (h *cached) note(id identity.Identity, credential identity.Credential) {
-	pair := report.Pair{Agent: h.agent, Namespace: identity.NamespaceOf(id.Key)}
+// sighted tells of a caller, if it was not a moment ago, and of each read that its
+// program depends on and that goes past the cache.
+func (h *cached) sighted(r *http.Request, id identity.Identity, credential identity.Credential, q *cache.Query, asks bool) {
+	if due := h.due(r, asks); !due && (!asks || h.keeps(id)) {
+		return
+	}
+	file := ""
+	if asks {
+		file = q.File()
+	}
+	h.note(id, credential, file)
+}
+
+func (h *cached) due(r *http.Request, asks bool) bool {
+	return h.Seen.Due(h.agent, r.Header.Get("Authorization"), asks)
+}
+
+// keeps reports whether what a caller reads is cached.
+func (h *cached) keeps(id identity.Identity) bool {
+	return h.caches && h.Admits(h.agent, identity.NamespaceOf(id.Key))
+}
+
+// note tells of a caller, whoever it is. file is where what it has read is to be
+// kept, "" if it has read nothing.
+func (h *cached) note(id identity.Identity, credential identity.Credential, file string) {
 	_, pod, uid := credential.Pod()
-	h.Seen.Note(pair, pod, types.UID(uid), h.caches && h.Admits(pair.Agent, pair.Namespace))
+	h.Seen.Note(report.Request{
+		Pair: report.Pair{Agent: h.agent, Namespace: identity.NamespaceOf(id.Key)},
+		Pod:  pod, UID: types.UID(uid), Cached: h.keeps(id), Read: file,
+	})
 }
 
 // canAnswer reports whether the cache has an answer for the caller.

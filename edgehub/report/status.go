@@ -38,9 +38,11 @@ type Agent struct {
 	// reason, v1alpha1.NodeAgentIncomplete and so on. Example names one of each.
 	Missing map[string]int
 	Example map[string]string
-	// Unasked says that its Pods have asked for nothing since it is cached.
-	Unasked bool
-	Pods    []v1alpha1.NodePod
+	// Unknown says that it is not known what its Pods have read before it was
+	// cached, and Unasked that they have read nothing since.
+	Unknown, Unasked bool
+
+	Pods []v1alpha1.NodePod
 }
 
 // reasons are those of an agent that is not ready, the most telling first, each
@@ -50,6 +52,7 @@ var reasons = []struct{ reason, message string }{
 	{v1alpha1.NodeAgentTooLarge, "more than the quota has room for: raise the quota, or narrow what the program lists and watches"},
 	{v1alpha1.NodeAgentDisk, "not written, for the disk of the node fails, is full or read-only"},
 	{v1alpha1.NodeAgentSecretsDenied, "a policy keeps the Secrets that it asks for off the disk"},
+	{v1alpha1.NodeAgentNotRestarted, "read before the agent was cached, and not since: restart its Pods"},
 	{v1alpha1.NodeAgentIncomplete, "not on disk yet, or behind what was delivered"},
 }
 
@@ -58,7 +61,8 @@ const (
 	maxCondition  = 1024
 	maxNamed      = 5 // agents that a condition names
 	maxAgentName  = 128
-	unaskedReason = "has asked for nothing since it is cached: restart its Pods"
+	unaskedReason = "has read nothing since it is cached: restart its Pods"
+	unknownReason = "what its Pods have read before it was cached is not known: restart them"
 )
 
 // Status returns what to report. Conditions have no transition times, and nothing
@@ -118,8 +122,12 @@ func (a Agent) row() v1alpha1.NodeAgent {
 		}
 		says = append(says, what+": "+r.message)
 	}
-	if a.Unasked && row.Reason == "" {
-		row.Reason = v1alpha1.NodeAgentIncomplete
+	switch {
+	case a.Unknown:
+		row.Reason = cmp.Or(row.Reason, v1alpha1.NodeAgentNotRestarted)
+		says = append(says, unknownReason)
+	case a.Unasked && row.Reason == "":
+		row.Reason = v1alpha1.NodeAgentNotRestarted
 		says = append(says, unaskedReason)
 	}
 	row.OfflineReady = row.Reason == ""

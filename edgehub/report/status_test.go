@@ -39,7 +39,9 @@ func TestStatus(t *testing.T) {
 		{"not ready", State{Hash: "v1-1", Agents: []Agent{ready("app", 10), large}, ConfigProblem: errors.New("bad"), DiskProblem: errors.New("full")}, "1/2", "3.0Mi",
 			"Connected=True/Reporting OfflineReady=False/AgentsNotReady(large (TooLarge)) ConfigValid=False/Malformed(bad) CacheWritable=False/NotWritable(full)"},
 		{"unasked", State{Agents: []Agent{{Pair: Pair{"app", "shop"}, Unasked: true}}}, "0/1", "0",
-			"Connected=True/Reporting OfflineReady=False/AgentsNotReady(app of shop (Incomplete)) CacheWritable=True/Writable"},
+			"Connected=True/Reporting OfflineReady=False/AgentsNotReady(app of shop (NotRestarted)) CacheWritable=True/Writable"},
+		{"unknown", State{Agents: []Agent{{Pair: Pair{"app", "shop"}, Views: 1, Unknown: true}}}, "0/1", "0",
+			"Connected=True/Reporting OfflineReady=False/AgentsNotReady(app of shop (NotRestarted)) CacheWritable=True/Writable"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			status := test.state.Status()

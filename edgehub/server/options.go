@@ -41,6 +41,7 @@ type Options struct {
 	CacheDir               string
 	CacheQuota             resource.Quantity // in total, 0 for none
 	CacheQuotaPerAgent     resource.Quantity // of each agent, 0 for none
+	RelistSpread           time.Duration     // see cache.Options
 	StateDir               string
 	// CredentialsDir is where systemd puts credentials, empty without any. The key
 	// that Secrets are sealed with may be among them, see seal.OpenKey.
@@ -91,6 +92,9 @@ func (o *Options) Validate() error {
 	}
 	if _, err := o.podEndpoint(); err != nil {
 		errs = append(errs, err)
+	}
+	if o.RelistSpread <= 0 {
+		errs = append(errs, fmt.Errorf("--relist-spread %v must be more than 0", o.RelistSpread))
 	}
 	if o.Report && o.ReportPeriod < time.Second {
 		errs = append(errs, fmt.Errorf("--report-period %v must be at least 1s", o.ReportPeriod))

@@ -3,12 +3,14 @@ package server
 import (
 	"context"
 	"fmt"
-	"os"
+	"maps"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	"github.com/edgehub-io/edge-hub/api/v1alpha1"
 	"github.com/edgehub-io/edge-hub/edgehub/cache"
 	"github.com/edgehub-io/edge-hub/edgehub/identity"
 	"github.com/edgehub-io/edge-hub/edgehub/report"
@@ -16,9 +18,13 @@ import (
 
 const (
 	// podCheck is how often Pods are forgotten that are gone.
-	podCheck = 5 * time.Minute
-	// seenSave is how often it is kept who was seen.
-	seenSave = 10 * time.Minute
+	podCheck = time.Minute
+	// seenSave is how often it is kept who was seen last, and seenCheck how soon it
+	// is kept who was seen for the first time. seenRetry is how long after a
+	// failure it is tried again.
+	seenSave  = 10 * time.Minute
+	seenCheck = time.Second
+	seenRetry = 30 * time.Second
 )
 
 // State implements report.Source.
@@ -50,20 +56,37 @@ func (h *hub) agents() (cached []report.Agent, uncached []report.Pair) {
 	}
 	var others []report.Pair // that no Pod is known of
 	for _, seen := range h.seen.All() {
+		pods := seen.Pods()
 		i, found := index[seen.Pair]
 		switch {
 		case found:
-			cached[i].Pods = seen.Pods
-		case !config.Admits(seen.Agent, seen.Namespace) && len(seen.Pods) == 0:
+		case !config.Admits(seen.Agent, seen.Namespace) && len(pods) == 0:
 			others = append(others, seen.Pair)
+			continue
 		case !config.Admits(seen.Agent, seen.Namespace):
 			uncached = append(uncached, seen.Pair)
-		case len(seen.Pods) > 0:
+			continue
+		case len(pods) == 0:
+			continue // that it was used once says nothing
+		default:
 			since := h.config.Since(seen.Agent, seen.Namespace)
-			cached = append(cached, report.Agent{Pair: seen.Pair, Since: since, Pods: seen.Pods, Unasked: seen.Last.Before(since)})
+			i = len(cached)
+			cached = append(cached, agentOf(seen.Pair, cache.Usage{}, since))
+			cached[i].Unasked = !seen.Asked(since)
 		}
+		h.judge(&cached[i], &seen)
 	}
 	return cached, append(uncached, others...)
+}
+
+// judge says what a restart of an agent's Pods would fail for although it was never
+// asked for since the agent is cached.
+func (h *hub) judge(agent *report.Agent, seen *report.Sighting) {
+	agent.Pods, agent.Unknown = seen.Pods(), seen.Unknown(agent.Since)
+	if n, example := h.store.Unkept(slices.Collect(maps.Keys(seen.Reads))); n > 0 {
+		agent.Missing[v1alpha1.NodeAgentNotRestarted] = n
+		agent.Example[v1alpha1.NodeAgentNotRestarted] = example
+	}
 }
 
 func agentOf(pair report.Pair, u cache.Usage, since time.Time) report.Agent {
@@ -85,37 +108,46 @@ func (h *hub) report(ctx context.Context) {
 
 // keepSeen looks after who was seen until ctx ends.
 func (h *hub) keepSeen(ctx context.Context) {
-	check, save := time.NewTicker(podCheck), time.NewTicker(seenSave)
-	defer check.Stop()
+	forget, save, check := time.NewTicker(podCheck), time.NewTicker(seenSave), time.NewTicker(seenCheck)
+	defer forget.Stop()
 	defer save.Stop()
+	defer check.Stop()
+	var after time.Time // a failure
 	for {
 		select {
 		case <-ctx.Done():
 			h.saveSeen()
 			return
-		case <-check.C:
+		case <-forget.C:
 			h.seen.Forget(h.podGone)
 		case <-save.C:
 			h.saveSeen()
+		case now := <-check.C:
+			if h.seen.Changed() && now.After(after) && !h.saveSeen() {
+				after = now.Add(seenRetry)
+			}
 		}
 	}
 }
 
-func (h *hub) saveSeen() {
-	if err := h.seen.Save(h.state); err != nil {
+func (h *hub) saveSeen() bool {
+	err := h.seen.Save(h.state)
+	if err != nil {
 		klog.ErrorS(err, "Could not keep which User-Agents were seen")
 	}
+	return err == nil
 }
 
-// podGone reports whether a Pod that was last seen at some time is known to be gone
-// since.
-func (h *hub) podGone(namespace, name string, uid types.UID, last time.Time) bool {
+// podGone reports whether a Pod that was last seen at some time is gone since, and
+// whether that is known.
+func (h *hub) podGone(namespace, name string, uid types.UID, last time.Time) (gone, known bool) {
 	existence, age := h.pod(namespace, name, string(uid))
-	return existence == identity.Gone && last.Before(time.Now().Add(-age))
+	return existence == identity.Gone && last.Before(h.identity.Now().Add(-age)), existence == identity.Exists
 }
 
-func newSeen(state *os.Root) *report.Seen {
-	seen := report.NewSeen()
-	seen.Load(state)
+// seeing returns who was seen by earlier runs.
+func (h *hub) seeing() *report.Seen {
+	seen := report.NewSeen(h.identity.Now)
+	seen.Load(h.state)
 	return seen
 }

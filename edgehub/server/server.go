@@ -161,7 +161,7 @@ func maxHandlers(l limits.Options) int {
 
 // newHub builds the parts. Nothing runs yet.
 func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
-	h := &hub{options: options, registry: prometheus.NewRegistry(), state: state, seen: newSeen(state)}
+	h := &hub{options: options, registry: prometheus.NewRegistry(), state: state}
 	var err error
 	if h.cloud, err = options.cloud(); err != nil {
 		return nil, err
@@ -181,6 +181,7 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 	}); err != nil {
 		return nil, err
 	}
+	h.seen = h.seeing()
 	h.upstream = upstream.New(upstream.Options{Servers: h.cloud.servers, Date: h.identity.ObserveTime})
 	h.callers = h.upstream.Transport(h.cloud.callers)
 	if options.TLSCertFile != "" {
@@ -226,9 +227,10 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 		Admits: func(agent, key string) bool {
 			return h.config.Current().Admits(agent, identity.NamespaceOf(key))
 		},
-		Relists: func(agent, namespace string) bool { return h.config.Current().Relists(agent, namespace) },
-		Online:  h.upstream.Up,
-		State:   state,
+		Relists:      func(agent, namespace string) bool { return h.config.Current().Relists(agent, namespace) },
+		RelistSpread: options.RelistSpread,
+		Online:       h.upstream.Up,
+		State:        state,
 		DenySecrets: func(agent, key string) bool {
 			return h.config.Current().Secrets(agent, identity.NamespaceOf(key)) == hubconfig.DenySecrets
 		},

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -73,4 +74,43 @@ func TestARestartForgetsNothing(t *testing.T) {
 
 	w.Expect(w.get("/api/v1/namespaces/" + namespace + "/services")).To(Equal(200))
 	w.Eventually(w.row).Should(Equal("true"))
+}
+
+// TestWhatWasReadBeforeItIsCachedIsNotReady, whatever else is: a list that nobody
+// watches, and discovery. A hub that was killed meanwhile knows it too.
+func TestWhatWasReadBeforeItIsCachedIsNotReady(t *testing.T) {
+	const lease = "/apis/coordination.k8s.io/v1/namespaces/" + namespace + "/leases"
+	w := newWorld(t, map[string]string{"cache_agents": ""})
+	renew := func(pod string) {
+		w.Helper()
+		resp := w.send(hub.Request{Path: lease, Method: http.MethodPost, Token: w.token, UserAgent: app + "/1.0", Body: `{"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"generateName": "` + pod + `-"}}`, Header: http.Header{"Content-Type": {"application/json"}}})
+		w.Expect(resp.Code).To(Equal(http.StatusCreated), "%s", resp.Body)
+	}
+	w.Expect(w.get("/apis")).To(Equal(200))
+	w.Expect(w.get(configMaps)).To(Equal(200))
+	time.Sleep(2 * time.Second) // what was read longer ago must survive
+	w.Expect(w.hub.Kill()).To(Succeed())
+	w.Expect(w.hub.Start(t.Context())).To(Succeed())
+
+	cached := map[string]string{"cache_agents": app}
+	w.configure(cached)
+	w.awaitConfiguration(cached)
+	renew("old")
+	w.Eventually(w.row).Should(Equal(v1alpha1.NodeAgentNotRestarted))
+	w.Expect(w.agent().Message).To(Equal("configmaps.v1.core/shop and 1 more: read before the agent was cached, and not since: restart its Pods"))
+	w.Consistently(w.row, 5*time.Second, time.Second).Should(Equal(v1alpha1.NodeAgentNotRestarted))
+	w.Expect(w.get(configMaps)).To(Equal(200))
+	w.Eventually(func() string { return w.agent().Message }).Should(ContainSubstring("discovery/%2Fapis"))
+	w.Expect(w.row()).To(Equal(v1alpha1.NodeAgentNotRestarted))
+	w.Expect(w.get("/apis")).To(Equal(200))
+	w.Eventually(w.row).Should(Equal("true"))
+
+	// What was cached once and removed since is not known.
+	w.configure(map[string]string{"cache_agents": ""})
+	w.Eventually(w.row).Should(BeEmpty())
+	w.configure(cached)
+	w.awaitConfiguration(cached)
+	w.Expect(w.get(configMaps)).To(Equal(200))
+	w.Eventually(w.row).Should(Equal(v1alpha1.NodeAgentNotRestarted))
+	w.Expect(w.agent().Message).To(ContainSubstring("is not known"))
 }

@@ -15,12 +15,14 @@ import (
 const (
 	policies = `{"` + app + `": {"namespaces": {"` + namespace + `": {}}}}`
 	relist   = `{"` + app + `": ["` + namespace + `"]}`
+
+	relistSoon = "--relist-spread=5s"
 )
 
 // TestRelistWarmsTheCacheWithoutARestart: a program that listed before its agent was
 // cached lists again through the cache when relist says so, and only then.
 func TestRelistWarmsTheCacheWithoutARestart(t *testing.T) {
-	w := newWorld(t, map[string]string{"cache_agents": ""})
+	w := newWorld(t, map[string]string{"cache_agents": ""}, relistSoon)
 	running := w.program(w.hub.URL())
 
 	// Cached, but nobody may end its watch.
@@ -53,10 +55,29 @@ func TestRelistWarmsTheCacheWithoutARestart(t *testing.T) {
 	w.Expect(again.store.ListKeys()).To(ConsistOf("shop/cm-0", "shop/cm-1", "shop/cm-2", "shop/later"))
 }
 
+// TestRelistDoesNotKnowWhatWasReadOnce: a program that asked for discovery when it
+// started would ask again, and an informer that lists again brings only its list.
+func TestRelistDoesNotKnowWhatWasReadOnce(t *testing.T) {
+	w := newWorld(t, map[string]string{"cache_agents": ""}, relistSoon)
+	w.Expect(w.get("/apis")).To(Equal(200))
+	w.program(w.hub.URL())
+	w.configure(map[string]string{"cache_agents": app, "policies": policies, "relist": relist})
+	w.Eventually(func() int64 {
+		if agent := w.agent(); agent != nil {
+			return agent.Objects
+		}
+		return 0
+	}).Should(Equal(int64(3)))
+	w.Expect(w.agent().Relists).To(Equal(int64(1)))
+	w.Eventually(w.row).Should(Equal(v1alpha1.NodeAgentNotRestarted))
+	w.Expect(w.agent().Message).To(ContainSubstring("discovery/%2Fapis"))
+	w.Consistently(w.row, 3*time.Second, time.Second).Should(Equal(v1alpha1.NodeAgentNotRestarted))
+}
+
 // TestNobodyElseIsRelisted: not who has listed through the cache, not another agent,
 // and nobody by a list that is too large to be kept more than once in a while.
 func TestNobodyElseIsRelisted(t *testing.T) {
-	w := newWorld(t, map[string]string{"cache_agents": "large-app,other-app", "policies": `{"large-app": {"namespaces": {"` + namespace + `": {"quota": 1024}}}}`})
+	w := newWorld(t, map[string]string{"cache_agents": "large-app,other-app", "policies": `{"large-app": {"namespaces": {"` + namespace + `": {"quota": 1024}}}}`}, relistSoon)
 	// It began before its agent is cached.
 	watch := func(agent string) <-chan string {
 		list := w.send(hub.Request{Path: configMaps + "?limit=1", Token: w.token, UserAgent: agent})

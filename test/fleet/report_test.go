@@ -50,7 +50,7 @@ func TestKubectlShowsWhatANodeHasCached(t *testing.T) {
 		}
 		return ""
 	}
-	w.Eventually(other).Should(Equal("false, 1 Pods: Incomplete: has asked for nothing since it is cached: restart its Pods"))
+	w.Eventually(other).Should(Equal("false, 1 Pods: NotRestarted: configmaps.v1.core/shop: read before the agent was cached, and not since: restart its Pods"))
 	w.Expect(w.send(hub.Request{Path: configMaps, Token: w.token, UserAgent: "other-app/2"}).Code).To(Equal(200))
 	w.Eventually(other).Should(Equal("true, 1 Pods: : "))
 	w.Expect(w.node().Status.Uncached).To(BeEmpty())

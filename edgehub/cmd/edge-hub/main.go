@@ -14,6 +14,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"github.com/edgehub-io/edge-hub/api/hubidentity"
+	"github.com/edgehub-io/edge-hub/edgehub/cache"
 	"github.com/edgehub-io/edge-hub/edgehub/report"
 	"github.com/edgehub-io/edge-hub/edgehub/server"
 )
@@ -80,6 +81,7 @@ func runCommand() *cobra.Command {
 	f.StringVar(&o.CacheDir, "cache-dir", "/etc/kubernetes/cache", "Directory for cached data, one directory for each User-Agent.")
 	f.Var(quantity(&o.CacheQuota, "2Gi"), "cache-quota", "How many bytes the cache directory may hold. The least recently used views of the agents that have the most are evicted. 0 is no quota.")
 	f.Var(quantity(&o.CacheQuotaPerAgent, "512Mi"), "cache-quota-per-agent", "How many bytes one agent may have in the cache directory. Its least recently used views are evicted. 0 is no quota.")
+	f.DurationVar(&o.RelistSpread, "relist-spread", cache.DefaultRelistSpread, "Within which time, at random, a watch is ended whose program is to list again through the cache, so that not all nodes list in one moment.")
 	f.StringVar(&o.StateDir, "state-dir", "/var/lib/edge-hub", "Directory for what the hub must know to start without the cloud.")
 	f.StringVar(&o.AdminListen, "admin-listen", "127.0.0.1:10267", "Address to serve /healthz, /readyz and /metrics on, with HTTP.")
 	f.DurationVar(&o.ExpiredTokenGrace, "expired-token-grace", 0, "For how long a ServiceAccount token that has expired is still accepted while the cloud is unreachable, at most 24h. Whoever has stolen a token has it for that much longer. 0 refuses expired tokens.")
