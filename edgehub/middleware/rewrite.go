@@ -1,19 +1,25 @@
 package middleware
 
 import (
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
 
 	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/edgehub/capture"
 	"github.com/edgehub-io/edge-hub/edgehub/rewrite"
+	"github.com/edgehub-io/edge-hub/edgehub/status"
 )
 
 // WithRewrite shows this node's kubelet and kube-proxy the hub in the place of
 // kube-apiserver, see package rewrite, in what next answers from wherever. What is
-// asked for in another form than as the objects themselves is left alone.
+// asked for in another form than as the objects themselves is left alone. Of the media
+// types that are accepted for the objects, those that can't be rewritten are not asked
+// for: nobody is shown kube-apiserver by accident.
 func WithRewrite(endpoint rewrite.Endpoint, isNode func(*http.Request) bool, next http.Handler) http.Handler {
 	if !endpoint.IsValid() {
 		return next
@@ -21,7 +27,8 @@ func WithRewrite(endpoint rewrite.Endpoint, isNode func(*http.Request) bool, nex
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		agent := hubconfig.AgentOf(r.UserAgent())
 		var rewriter *rewrite.Rewriter
-		if r.Method == http.MethodGet && !strings.Contains(r.Header.Get("Accept"), "as=") {
+		accept := strings.Join(r.Header.Values("Accept"), ",")
+		if r.Method == http.MethodGet && !strings.Contains(accept, "as=") {
 			caller := rewrite.Caller{Agent: agent, Node: agent == "kubelet" && isNode(r)}
 			rewriter = endpoint.For(caller, requestInfo(r))
 		}
@@ -29,7 +36,16 @@ func WithRewrite(endpoint rewrite.Endpoint, isNode func(*http.Request) bool, nex
 			next.ServeHTTP(w, r)
 			return
 		}
-		out := &rewritten{ResponseWriter: w, rewriter: rewriter}
+		switch known := rewritable(accept); known {
+		case accept:
+		case "":
+			status.Write(w, status.New(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, 0,
+				fmt.Sprintf("edge-hub shows %s itself in the place of kube-apiserver, which it can do in JSON and protobuf only", printable(agent))))
+			return
+		default:
+			r.Header.Set("Accept", known)
+		}
+		out := &rewritten{ResponseWriter: w, rewriter: rewriter, path: r.URL.Path}
 		defer out.stop()
 		next.ServeHTTP(out, r)
 		// A watch that breaks off in an event ends as if before it: its client
@@ -43,12 +59,31 @@ func WithRewrite(endpoint rewrite.Endpoint, isNode func(*http.Request) bool, nex
 	})
 }
 
+// rewritable is what of an Accept header (RFC 9110, 12.5.1) can be rewritten.
+func rewritable(accept string) string {
+	clauses := strings.Split(accept, ",")
+	known := slices.DeleteFunc(slices.Clone(clauses), func(clause string) bool {
+		mediaType, _, _ := strings.Cut(clause, ";")
+		switch strings.ToLower(strings.TrimSpace(mediaType)) {
+		case "", "*/*", "application/*", "application/json", "application/vnd.kubernetes.protobuf":
+			return false
+		}
+		return true
+	})
+	if len(known) == len(clauses) {
+		return accept
+	}
+	return strings.Trim(strings.Join(known, ","), ", ")
+}
+
 // rewritten is an answer that is changed on its way.
 type rewritten struct {
 	http.ResponseWriter
 	rewriter *rewrite.Rewriter
+	path     string
 	wrote    bool
 	body     *rewrite.Writer // nil if the answer is passed on as it is
+	refused  error           // why it is not passed on at all, which has been answered
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -56,14 +91,21 @@ func (w *rewritten) WriteHeader(code int) {
 	if code >= http.StatusOK && !w.wrote {
 		w.wrote = true
 		if code == http.StatusOK {
-			w.begin()
+			w.refused = w.begin()
+		}
+		if w.refused != nil {
+			klog.ErrorS(w.refused, "An answer was not passed on", "path", printable(w.path))
+			clear(w.Header())
+			status.Write(w.ResponseWriter, w.refused)
+			_ = http.NewResponseController(w.ResponseWriter).Flush() // before it is broken off
+			return
 		}
 	}
 	w.ResponseWriter.WriteHeader(code)
 }
 
 // begin looks at how the body is written.
-func (w *rewritten) begin() {
+func (w *rewritten) begin() error {
 	h := w.Header()
 	mediaType, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	var enc capture.Encoding
@@ -73,17 +115,18 @@ func (w *rewritten) begin() {
 	case "application/vnd.kubernetes.protobuf":
 		enc = capture.Protobuf
 	default:
-		return
+		return fmt.Errorf("kube-apiserver answered in %q, which can't be rewritten", mediaType)
 	}
 	encoding := h.Get("Content-Encoding")
 	switch encoding {
 	case "", "identity", "gzip":
 	default:
-		return
+		return fmt.Errorf("kube-apiserver answered in the encoding %q, which can't be rewritten", encoding)
 	}
 	h.Del("Content-Length")
 	h.Del("Content-Encoding")
 	w.body = w.rewriter.NewWriter(w.ResponseWriter, enc, encoding == "gzip")
+	return nil
 }
 
 // Write implements io.Writer.
@@ -91,7 +134,10 @@ func (w *rewritten) Write(b []byte) (int, error) {
 	if !w.wrote {
 		w.WriteHeader(http.StatusOK)
 	}
-	if w.body == nil {
+	switch {
+	case w.refused != nil:
+		return 0, w.refused
+	case w.body == nil:
 		return w.ResponseWriter.Write(b)
 	}
 	return w.body.Write(b)

@@ -9,7 +9,8 @@
 //   - Where the kubelet's Pods set KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT
 //     or KUBERNETES_SERVICE_PORT_HTTPS themselves, the values are the hub's.
 //   - The kubelet's ConfigMaps of kube-proxy and CoreDNS, in namespace kube-system,
-//     name the hub where a kubeconfig in them names a server.
+//     name the hub where a kubeconfig in them names a server, unless it has a client
+//     certificate: the hub can't pass that on.
 //   - kube-proxy's Endpoints and EndpointSlice of default/kubernetes are the hub, so
 //     that the Service's own address leads there. kube-proxy keeps that address, and
 //     so do CoreDNS and everybody else.
@@ -26,7 +27,6 @@ package rewrite
 import (
 	"bytes"
 	"net/netip"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -181,15 +181,4 @@ func (r *Rewriter) variable(name string) (value string, ok bool) {
 		return strconv.Itoa(int(r.port)), true
 	}
 	return "", false
-}
-
-// server is a cluster's server in a kubeconfig.
-var server = regexp.MustCompile(`(?m)^([ \t]*(?:-[ \t]+)?server:[ \t]*)\S.*$`)
-
-// config changes a value of a ConfigMap if it is a kubeconfig.
-func (r *Rewriter) config(value string) string {
-	if !strings.Contains(value, "kind: Config") || !strings.Contains(value, "clusters:") {
-		return value
-	}
-	return server.ReplaceAllString(value, "${1}"+r.url)
 }
