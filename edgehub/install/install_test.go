@@ -485,6 +485,24 @@ func TestACertificateApartFromItsKey(t *testing.T) {
 	}
 }
 
+// TestWhatALinkLeadsToIsMounted beside the link.
+func TestWhatALinkLeadsToIsMounted(t *testing.T) {
+	asRoot(t)
+	root := newRoot(t, "system:node:edge-1")
+	if err := errors.Join(os.Mkdir(root+"/opt", 0o755), os.Rename(root+certFile, root+"/opt/node.pem"), os.Symlink("../../../../opt/node.pem", root+certFile)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Install(t.Context(), optionsFor(root)); err != nil {
+		t.Fatal(err)
+	}
+	mounts := readPod(t, root).Spec.Containers[0].VolumeMounts
+	for _, dir := range []string{filepath.Dir(certFile), "/opt"} {
+		if !slices.ContainsFunc(mounts, func(m corev1.VolumeMount) bool { return m.MountPath == dir && m.ReadOnly }) {
+			t.Errorf("%s is not mounted: %v", dir, mounts)
+		}
+	}
+}
+
 func readPod(t *testing.T, root string) (pod corev1.Pod) {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(root, DefaultManifests, manifestName))
