@@ -2,7 +2,9 @@ package install
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -24,7 +26,8 @@ func lookAtPods(f *findings) {
 	}
 	var last error
 	for range networks {
-		if err := <-results; err != nil {
+		err := <-results
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // that Pod has just ended
 			cut, last = cut+1, err
 		}
 	}
