@@ -110,7 +110,7 @@ func (a *Authenticator) Now() time.Time { return a.clock.now() }
 // The error is an *apierrors.StatusError fit for the caller: 401 saying what is
 // wrong with the token, or 403 for impersonation. It contains nothing secret.
 func (a *Authenticator) Authenticate(r *http.Request) (Identity, error) {
-	id, e, late, err := a.authenticate(r)
+	id, e, late, err := a.authenticate(r, a.pods)
 	if late {
 		a.audit.granted(e, a.clock.now(), a.grace)
 	}
@@ -124,15 +124,17 @@ func (a *Authenticator) Authenticate(r *http.Request) (Identity, error) {
 }
 
 // Proven is the identity that Authenticate would return, if any, for who only has
-// to tell callers apart: nothing is served for it, and so nothing is audited.
+// to tell callers apart: nothing is served for it, and so nothing is audited. It
+// does not ask for Pods: what is known of them is on the disk, which no request may
+// wait for while the cloud answers.
 func (a *Authenticator) Proven(r *http.Request) (id Identity, ok bool) {
-	id, _, _, err := a.authenticate(r)
+	id, _, _, err := a.authenticate(r, nil)
 	return id, err == nil
 }
 
 // authenticate also returns what is known of the token, nil for the kubelet, and
 // whether it counts although it is late: past its expiry.
-func (a *Authenticator) authenticate(r *http.Request) (id Identity, e *entry, late bool, err error) {
+func (a *Authenticator) authenticate(r *http.Request, pods Pods) (id Identity, e *entry, late bool, err error) {
 	if a.IsNode(r) {
 		return a.nodeIdentity(), nil, false, nil
 	}
@@ -141,13 +143,13 @@ func (a *Authenticator) authenticate(r *http.Request) (id Identity, e *entry, la
 		return Identity{}, nil, false, err
 	}
 	e = a.resolve(token)
-	if late, err = a.admits(e); err != nil {
+	if late, err = a.admits(e, pods); err != nil {
 		return Identity{}, e, false, err
 	}
 	return e.identity, e, late, nil
 }
 
-func (a *Authenticator) admits(e *entry) (late bool, err error) {
+func (a *Authenticator) admits(e *entry, pods Pods) (late bool, err error) {
 	if !e.verified {
 		if !a.tokens.isAccepted(e.digest) {
 			return false, fmt.Errorf("the token was not accepted by the cloud through this hub before, and %w", e.unverified)
@@ -172,7 +174,7 @@ func (a *Authenticator) admits(e *entry) (late bool, err error) {
 	if a.tokens.isRefused(e.digest) {
 		return false, errors.New("the cloud refused this token when it was last used")
 	}
-	return late, e.bound.check(a.node.Name, e.times, now, a.pods)
+	return late, e.bound.check(a.node.Name, e.times, now, pods)
 }
 
 func refusal(err error) error {

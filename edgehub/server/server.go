@@ -89,7 +89,7 @@ func Run(ctx context.Context, options Options) error {
 		return err
 	}
 	defer cacheDir.Close()
-	h, err := newHub(options, state, cacheDir)
+	h, err := newHub(options, state, journal.OS(cacheDir))
 	if err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func maxHandlers(l limits.Options) int {
 }
 
 // newHub builds the parts. Nothing runs yet.
-func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
+func newHub(options Options, state *os.Root, files journal.FS) (*hub, error) {
 	h := &hub{options: options, registry: prometheus.NewRegistry(), state: state}
 	var err error
 	if h.cloud, err = options.cloud(); err != nil {
@@ -219,7 +219,7 @@ func newHub(options Options, state, cacheDir *os.Root) (*hub, error) {
 		klog.ErrorS(err, "Secrets are not cached, for there is no key to seal them with")
 	}
 	h.store = cache.Open(cache.Options{
-		FS: journal.OS(cacheDir), Registry: h.registry, Listed: h.listed, Key: h.sealKey,
+		FS: files, Registry: h.registry, Listed: h.listed, Key: h.sealKey,
 		Quota: cache.Quota{Total: options.CacheQuota.Value(), PerAgent: options.CacheQuotaPerAgent.Value(), Of: func(agent, namespace string) (int64, bool) {
 			quota := h.config.Current().Quota(agent, namespace)
 			return quota, quota > 0
