@@ -22,15 +22,16 @@ var errOtherKind = errors.New("not the kind of object that is cached")
 // last. They end when Options.Relists wants it. asked is the moment before the request
 // was sent.
 func (s *Store) Record(q Query, resp *http.Response, asked Moment) io.ReadCloser {
-	if q.invalid != nil {
-		return resp.Body // not understood as kube-apiserver understands it
-	}
 	if resp.StatusCode != http.StatusOK {
+		// Who may read it is asked before what is wrong with the options.
 		s.withdraw(q, resp.StatusCode, asked)
-		if resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusNotFound {
+		if q.invalid == nil && (resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusNotFound) {
 			s.demand.forget(q.Key.file())
 		}
 		return resp.Body
+	}
+	if q.invalid != nil {
+		return resp.Body // not understood as kube-apiserver understands it
 	}
 	if q.Verb != Watch {
 		return s.record(q, resp, asked)

@@ -169,6 +169,10 @@ func (l *withdrawals) settle(ctx context.Context, identity string) bool {
 	}
 }
 
+// Refused forgets what an answer of kube-apiserver to an agent that is not cached
+// refuses, of what the same identity has read as others.
+func (s *Store) Refused(q Query, code int, asked Moment) { s.withdraw(q, code, asked) }
+
 // withdraw forgets what an answer of kube-apiserver refuses. The answer does not
 // wait for that; the identity's next one from the cache does. A 403 is of now, a 404
 // of some moment since it was asked for.

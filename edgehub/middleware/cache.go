@@ -69,7 +69,15 @@ func (h *cached) response(resp *http.Response) error {
 	}
 	accepted := resp.StatusCode < http.StatusMultipleChoices && h.Seen != nil
 	read := resp.StatusCode == http.StatusOK && r.Method == http.MethodGet
-	if !h.caches && !read && resp.StatusCode != http.StatusUnauthorized {
+	agent, refused := h.agent, false
+	switch resp.StatusCode {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
+		refused = true
+		if !h.caches {
+			agent = anyAgent // it is the identity that is refused, whatever its agent
+		}
+	}
+	if !h.caches && !read && !refused {
 		if accepted && h.due(r, false) {
 			id, credential, _ := h.Identity.Caller(r)
 			h.note(id, credential, "")
@@ -81,7 +89,7 @@ func (h *cached) response(resp *http.Response) error {
 	id, credential, ok := h.Identity.Caller(r)
 	var q cache.Query
 	if ok {
-		q, ok = cache.NewQuery(r, h.info, h.agent, id.Key)
+		q, ok = cache.NewQuery(r, h.info, agent, id.Key)
 	}
 	if accepted {
 		h.sighted(r, id, credential, &q, ok && read && q.Asks())
@@ -89,17 +97,22 @@ func (h *cached) response(resp *http.Response) error {
 	if h.caches || resp.StatusCode == http.StatusUnauthorized {
 		h.Identity.Observe(credential, resp.StatusCode)
 	}
-	if !ok || !h.caches && (h.info.Verb != "watch" || !read) {
-		return nil
-	}
-	if resp.StatusCode != http.StatusOK && !h.Upstream.Ready() {
+	if !ok || resp.StatusCode != http.StatusOK && !h.Upstream.Ready() {
 		// An apiserver that is starting refuses everybody until it has
 		// read who may do what.
 		return nil
 	}
-	resp.Body = h.Store.Record(q, resp, h.asked)
+	switch {
+	case h.caches, read && h.info.Verb == "watch":
+		resp.Body = h.Store.Record(q, resp, h.asked)
+	case refused:
+		h.Store.Refused(q, resp.StatusCode, h.asked)
+	}
 	return nil
 }
+
+// anyAgent stands for agents that are not cached, whose names may be anything.
+const anyAgent = "edge-hub"
 
 // sighted tells of a caller, if it was not a moment ago, and of each read that its
 // program depends on and that goes past the cache.

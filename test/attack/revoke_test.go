@@ -43,7 +43,10 @@ func (p *person) asks(r read) hub.Request {
 // refusedOnce lets one tenant for each read in withdrawn read everything, then
 // takes it away, and lets each be told so by their one read. It returns once the
 // cloud is lost.
-func (w *world) refusedOnce(v *vault, prefix string, takeAway func(*person), code int, reads []read) []*person {
+//
+// They are told as one agent after the other of refusedAs: it is the identity that
+// is refused, whatever it calls itself, and whether or not that is cached.
+func (w *world) refusedOnce(v *vault, prefix string, takeAway func(*person), code int, reads []read, refusedAs ...string) []*person {
 	w.Helper()
 	tenants := []*person{}
 	for i := range reads {
@@ -68,7 +71,9 @@ func (w *world) refusedOnce(v *vault, prefix string, takeAway func(*person), cod
 			w.Expect(err).NotTo(HaveOccurred())
 			return resp.Code
 		}).Should(Equal(code))
-		w.Expect(w.send(p.client, p.asks(reads[i])).Code).To(Equal(code))
+		refused := p.asks(reads[i])
+		refused.UserAgent = refusedAs[i%len(refusedAs)]
+		w.Expect(w.send(p.client, refused).Code).To(Equal(code))
 	}
 	w.loseCloud()
 	return tenants
@@ -80,7 +85,7 @@ func TestWhatRBACNoLongerGrantsIsGoneOffline(t *testing.T) {
 	v := &vault{canaries: map[string][]string{}, served: map[string]map[string]bool{}}
 	tenants := w.refusedOnce(v, "rbac-", func(p *person) {
 		w.Expect(w.client.RbacV1().RoleBindings(p.home).Delete(w.Context(), "reader", metav1.DeleteOptions{})).To(Succeed())
-	}, http.StatusForbidden, withdrawn)
+	}, http.StatusForbidden, withdrawn, "stranger/1.0", "edge-app/1", "")
 	for i, p := range tenants {
 		w.expectGone(v, p, withdrawn[i])
 	}
@@ -92,7 +97,7 @@ func TestWhatWasDeletedIsGoneOffline(t *testing.T) {
 	v := &vault{canaries: map[string][]string{}, served: map[string]map[string]bool{}}
 	tenants := w.refusedOnce(v, "gone-", func(p *person) {
 		w.Expect(w.client.CoreV1().Secrets(p.home).Delete(w.Context(), objectOf(p), metav1.DeleteOptions{})).To(Succeed())
-	}, http.StatusNotFound, withdrawn[:1])
+	}, http.StatusNotFound, withdrawn[:1], "stranger/1.0")
 	w.expectGone(v, tenants[0], withdrawn[0])
 }
 
@@ -103,7 +108,7 @@ func TestWhatATokenReadIsGoneOfflineOnceTheCloudRefusesTheToken(t *testing.T) {
 	v := &vault{canaries: map[string][]string{}, served: map[string]map[string]bool{}}
 	tenants := w.refusedOnce(v, "token-", func(p *person) {
 		w.Expect(w.client.CoreV1().ServiceAccounts(p.home).Delete(w.Context(), "app", metav1.DeleteOptions{})).To(Succeed())
-	}, http.StatusUnauthorized, withdrawn[:2])
+	}, http.StatusUnauthorized, withdrawn[:2], "edge-app/1", "stranger/1.0")
 	for _, p := range tenants {
 		for _, r := range withdrawn {
 			w.expectGone(v, p, r)
