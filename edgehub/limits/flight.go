@@ -1,11 +1,14 @@
 package limits
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +20,7 @@ type flight struct {
 	http.ResponseWriter
 	controller *http.ResponseController
 	path       string
+	body       *body
 	writing    atomic.Int64 // since when, in nanoseconds of the Unix time, a write has not returned; 0 if none
 }
 
@@ -36,11 +40,21 @@ func (f *flight) FlushError() error {
 	return err
 }
 
+// Hijack implements http.Hijacker. What passes through the connection then is no
+// body any more.
+func (f *flight) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := f.controller.Hijack()
+	if err == nil {
+		f.body.came()
+	}
+	return conn, buffered, err
+}
+
 // Unwrap is for http.ResponseController.
 func (f *flight) Unwrap() http.ResponseWriter { return f.ResponseWriter }
 
-func (l *Limiter) takeOff(w http.ResponseWriter, r *http.Request) *flight {
-	f := &flight{ResponseWriter: w, controller: http.NewResponseController(w), path: r.URL.Path}
+func (l *Limiter) takeOff(w http.ResponseWriter, r *http.Request, b *body) *flight {
+	f := &flight{ResponseWriter: w, controller: http.NewResponseController(w), path: r.URL.Path, body: b}
 	l.mu.Lock()
 	l.flights[f] = struct{}{}
 	l.mu.Unlock()
@@ -93,7 +107,10 @@ func (l *Limiter) sweep(now time.Time) {
 type body struct {
 	io.ReadCloser
 	controller *http.ResponseController
-	late       *time.Timer // ends the request if nobody reads what does not come
+	late       *time.Timer // ends the request if nobody reads what does not come; nil if it has time
+	cancel     context.CancelCauseFunc
+	once       sync.Once
+	arrived    func()
 }
 
 // lateGrace is how long a request goes on after its body was due, so that whoever
@@ -102,26 +119,39 @@ const lateGrace = time.Second
 
 // limitBody holds a request to the limits of bodies. The request that it returns
 // ends when its body does not come, even if nobody waits for it any more: upstream
-// may have answered already, and keep its answer open. end must be called.
-func (l *Limiter) limitBody(w http.ResponseWriter, r *http.Request) (limited *http.Request, end func()) {
+// may have answered already, and keep its answer open. arrived is called once, when
+// the body is no longer on its way; the body's end must be.
+func (l *Limiter) limitBody(w http.ResponseWriter, r *http.Request, arrived func()) (limited *http.Request, b *body) {
+	b = &body{controller: http.NewResponseController(w), arrived: arrived, cancel: func(error) {}}
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
-		return r, func() {}
+		return r, b
 	}
 	if l.options.Body > 0 {
 		r.Body = http.MaxBytesReader(w, r.Body, l.options.Body)
 	}
-	b := &body{ReadCloser: r.Body, controller: http.NewResponseController(w)}
-	if l.options.ClientTimeout == 0 || b.controller.SetReadDeadline(time.Now().Add(l.options.ClientTimeout)) != nil {
-		return r, func() {}
+	b.ReadCloser = r.Body
+	if l.options.ClientTimeout > 0 && b.controller.SetReadDeadline(time.Now().Add(l.options.ClientTimeout)) == nil {
+		var ctx context.Context
+		ctx, b.cancel = context.WithCancelCause(r.Context())
+		b.late = time.AfterFunc(l.options.ClientTimeout+lateGrace, func() { b.cancel(errSlowBody) })
+		r = r.WithContext(ctx)
 	}
-	ctx, cancel := context.WithCancelCause(r.Context())
-	b.late = time.AfterFunc(l.options.ClientTimeout+lateGrace, func() { cancel(errSlowBody) })
-	r = r.WithContext(ctx)
 	r.Body = b
-	return r, func() {
+	return r, b
+}
+
+// came is called when all of the body has come that will.
+func (b *body) came() {
+	if b.late != nil {
 		b.late.Stop()
-		cancel(nil)
 	}
+	b.once.Do(b.arrived)
+}
+
+// end is called when the request is answered.
+func (b *body) end() {
+	b.came()
+	b.cancel(nil)
 }
 
 // errSlowBody is the error of a body that did not come in time.
@@ -132,7 +162,7 @@ func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	switch {
 	case errors.Is(err, io.EOF):
-		b.late.Stop()
+		b.came()
 		_ = b.controller.SetReadDeadline(time.Time{})
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = errSlowBody

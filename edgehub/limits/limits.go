@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/http/httpguts"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/edgehub-io/edge-hub/edgehub/status"
@@ -36,6 +37,9 @@ type Options struct {
 	// Body is how many bytes a request's body may have. kube-apiserver itself
 	// takes 3 MiB. What passes through an upgraded connection is no body.
 	Body int64
+	// Bodies is how many bytes of memory the bodies that are on their way may
+	// have, see costOf. One caller may have a quarter.
+	Bodies int
 	// ClientTimeout is how long a client may take to send a body, and to take
 	// a piece of a response.
 	ClientTimeout time.Duration
@@ -48,7 +52,7 @@ func Defaults() Options {
 		Requests: 200, RequestsPerCaller: 100,
 		Watches: 1600, WatchesPerCaller: 1024,
 		Connections: 1000, ConnectionsPerAddress: 250,
-		Body:          8 << 20,
+		Body: 8 << 20, Bodies: 12 << 20,
 		ClientTimeout: 30 * time.Second,
 	}
 }
@@ -73,6 +77,7 @@ type Limiter struct {
 const (
 	short = iota
 	long
+	bodies // is counted in bytes
 	kinds
 )
 
@@ -104,6 +109,7 @@ func New(options Options, proven func(*http.Request) (string, bool), registry pr
 	registry.MustRegister(l.refused, l.cut,
 		gauge(inFlight, inFlightHelp, prometheus.Labels{"kind": "request"}, func() int { return l.total[short] }),
 		gauge(inFlight, inFlightHelp, prometheus.Labels{"kind": "watch"}, func() int { return l.total[long] }),
+		gauge("edgehub_request_body_bytes", "Memory that the bodies of requests under way may take.", nil, func() int { return l.total[bodies] }),
 		gauge("edgehub_connections", "Open connections of clients.", nil, func() int { return l.connections }))
 	return l
 }
@@ -125,7 +131,7 @@ func addressOf(remote string) string {
 }
 
 func kindOf(r *http.Request) int {
-	if len(r.Header["Upgrade"]) > 0 {
+	if upgrades(r) {
 		return long
 	}
 	info, ok := request.RequestInfoFrom(r.Context())
@@ -142,49 +148,50 @@ func kindOf(r *http.Request) int {
 	return short
 }
 
-// admit counts a request in. If a limit is reached it returns the flag's name
-// instead.
-func (l *Limiter) admit(kind int, caller string, proven bool) (limit string) {
-	totals := [kinds]int{l.options.Requests, l.options.Watches}
-	each := [kinds]int{l.options.RequestsPerCaller, l.options.WatchesPerCaller}
-	names := [kinds]string{"max-requests", "max-watches"}
+// admit counts a request in, with an amount of a kind. If a limit is reached it
+// returns the flag's name instead.
+func (l *Limiter) admit(kind, amount int, caller string, proven bool) (limit string) {
+	total := [kinds]int{l.options.Requests, l.options.Watches, l.options.Bodies}[kind]
+	each := [kinds]int{l.options.RequestsPerCaller, l.options.WatchesPerCaller, l.options.Bodies / 4}[kind]
+	names := [kinds]string{"max-requests", "max-watches", "max-request-bytes-in-flight"}
+	eachNames := [kinds]string{"max-requests-per-caller", "max-watches-per-caller", names[bodies]}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	u := l.callers[caller]
 	if u == nil {
 		u = &usage{}
 	}
-	switch {
-	case each[kind] > 0 && u[kind] >= each[kind]:
-		return names[kind] + "-per-caller"
-	case totals[kind] > 0 && l.total[kind] >= totals[kind]:
+	switch own, all := u[kind]+amount, l.total[kind]+amount; {
+	case each > 0 && own > each:
+		return eachNames[kind]
+	case total > 0 && all > total:
 		return names[kind]
-	case totals[kind] > 0 && l.total[kind] >= totals[kind]*3/4 && u[kind] >= totals[kind]/8:
+	case total > 0 && all > total*3/4 && own > total/8:
 		return names[kind] // the last quarter is for those who have little
-	case totals[kind] > 0 && !proven && l.unproven[kind] >= totals[kind]/2:
+	case total > 0 && !proven && l.unproven[kind]+amount > total/2:
 		return names[kind]
 	}
-	u[kind]++
+	u[kind] += amount
 	l.callers[caller] = u
-	l.total[kind]++
+	l.total[kind] += amount
 	if !proven {
-		l.unproven[kind]++
+		l.unproven[kind] += amount
 	}
 	return ""
 }
 
 // leave counts a request out.
-func (l *Limiter) leave(kind int, caller string, proven bool) {
+func (l *Limiter) leave(kind, amount int, caller string, proven bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	u := l.callers[caller]
-	u[kind]--
+	u[kind] -= amount
 	if *u == (usage{}) {
 		delete(l.callers, caller)
 	}
-	l.total[kind]--
+	l.total[kind] -= amount
 	if !proven {
-		l.unproven[kind]--
+		l.unproven[kind] -= amount
 	}
 }
 
@@ -193,27 +200,68 @@ func (l *Limiter) leave(kind int, caller string, proven bool) {
 // called when the request is answered. If a limit is reached, err says so with the
 // Status to answer.
 func (l *Limiter) Begin(w http.ResponseWriter, r *http.Request) (out http.ResponseWriter, limited *http.Request, end func(), err error) {
+	refuse := func(limit string, err error) (http.ResponseWriter, *http.Request, func(), error) {
+		l.refused.WithLabelValues(limit).Inc()
+		return nil, nil, nil, err
+	}
 	if l.options.Body > 0 && r.ContentLength > l.options.Body {
-		l.refused.WithLabelValues("max-request-bytes").Inc()
-		return nil, nil, nil, status.TooLarge(l.options.Body)
+		return refuse("max-request-bytes", status.TooLarge(l.options.Body))
 	}
 	kind := kindOf(r)
+	if kind == long && headerSize(r) > maxLongHeader {
+		return refuse("watch-header", status.HeaderTooLarge(maxLongHeader))
+	}
 	caller, proven := l.caller(r)
-	if limit := l.admit(kind, caller, proven); limit != "" {
-		l.refused.WithLabelValues(limit).Inc()
-		return nil, nil, nil, status.TooMany(limit)
+	if limit := l.admit(kind, 1, caller, proven); limit != "" {
+		return refuse(limit, status.TooMany(limit))
+	}
+	cost := costOf(r)
+	if limit := l.admit(bodies, cost, caller, proven); limit != "" {
+		l.leave(kind, 1, caller, proven)
+		return refuse(limit, status.TooMany(limit))
 	}
 	tellAdmitted(w)
-	bodyEnds := func() {}
-	if len(r.Header["Upgrade"]) == 0 {
-		r, bodyEnds = l.limitBody(w, r)
-	}
-	f := l.takeOff(w, r)
+	r, b := l.limitBody(w, r, func() { l.leave(bodies, cost, caller, proven) })
+	f := l.takeOff(w, r, b)
 	return f, r, func() {
-		bodyEnds()
+		b.end()
 		l.land(f)
-		l.leave(kind, caller, proven)
+		l.leave(kind, 1, caller, proven)
 	}, nil
+}
+
+// maxLongHeader is how many bytes the header of a request may have that lasts as
+// long as its client likes: it is kept for as long.
+const maxLongHeader = 16 << 10
+
+func headerSize(r *http.Request) (size int) {
+	size = len(r.RequestURI)
+	for name, values := range r.Header {
+		for _, value := range values {
+			size += len(name) + len(value)
+		}
+	}
+	return size
+}
+
+// costOf is how much memory a request's body may take while it is on its way: what
+// HTTP/2 keeps until it is read, and what it is read into to be sent on.
+func costOf(r *http.Request) int {
+	const kept, buffer = 128 << 10, 256 << 10
+	switch n := r.ContentLength; {
+	case r.Body == nil || r.Body == http.NoBody || n == 0:
+		return 0
+	case n < 0:
+		return kept + buffer
+	default:
+		return int(min(n, kept) + min(n, buffer))
+	}
+}
+
+// upgrades reports whether a request wants its connection for another protocol
+// (RFC 9110, 7.8).
+func upgrades(r *http.Request) bool {
+	return len(r.Header["Upgrade"]) > 0 && httpguts.HeaderValuesContainsToken(r.Header["Connection"], "upgrade")
 }
 
 // tellAdmitted tells a server that wants to know that a request is not refused

@@ -2,6 +2,7 @@ package limits
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -108,20 +109,22 @@ func TestTheLastQuarterIsForThoseWhoHaveLittle(t *testing.T) {
 func TestKindsOfRequests(t *testing.T) {
 	for name, c := range map[string]struct {
 		info    request.RequestInfo
-		upgrade bool
+		upgrade string // the Connection header
 		want    int
 	}{
-		"get":          {request.RequestInfo{IsResourceRequest: true, Verb: "get"}, false, short},
-		"watch":        {request.RequestInfo{IsResourceRequest: true, Verb: "watch"}, false, long},
-		"log":          {request.RequestInfo{IsResourceRequest: true, Verb: "get", Subresource: "log"}, false, long},
-		"exec":         {request.RequestInfo{IsResourceRequest: true, Verb: "create", Subresource: "exec"}, true, long},
-		"any upgrade":  {request.RequestInfo{Verb: "get"}, true, long},
-		"status":       {request.RequestInfo{IsResourceRequest: true, Verb: "update", Subresource: "status"}, false, short},
-		"not resource": {request.RequestInfo{Verb: "get", Path: "/version"}, false, short},
+		"get":          {request.RequestInfo{IsResourceRequest: true, Verb: "get"}, "", short},
+		"watch":        {request.RequestInfo{IsResourceRequest: true, Verb: "watch"}, "", long},
+		"log":          {request.RequestInfo{IsResourceRequest: true, Verb: "get", Subresource: "log"}, "", long},
+		"exec":         {request.RequestInfo{IsResourceRequest: true, Verb: "create", Subresource: "exec"}, "Upgrade", long},
+		"any upgrade":  {request.RequestInfo{Verb: "get"}, "keep-alive, Upgrade", long},
+		"no upgrade":   {request.RequestInfo{Verb: "get"}, "keep-alive", short},
+		"status":       {request.RequestInfo{IsResourceRequest: true, Verb: "update", Subresource: "status"}, "", short},
+		"not resource": {request.RequestInfo{Verb: "get", Path: "/version"}, "", short},
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
-		if c.upgrade {
+		if c.upgrade != "" {
 			r.Header.Set("Upgrade", "websocket")
+			r.Header.Set("Connection", c.upgrade)
 		}
 		if got := kindOf(r.WithContext(request.WithRequestInfo(r.Context(), &c.info))); got != c.want {
 			t.Errorf("%s is of kind %d", name, got)
@@ -173,8 +176,10 @@ func TestAClientThatTakesNothingIsCutOff(t *testing.T) {
 			case <-time.After(20 * time.Second):
 				t.Fatal("the response still waits for its client")
 			}
-			if n := testutil.ToFloat64(l.cut); n != 1 {
-				t.Errorf("%v slow clients are counted", n)
+			for deadline := time.Now().Add(10 * time.Second); testutil.ToFloat64(l.cut) != 1; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) { // it is counted once it has happened
+					t.Fatalf("%v slow clients are counted", testutil.ToFloat64(l.cut))
+				}
 			}
 		})
 	}
@@ -304,4 +309,119 @@ func TestConnectionsAreBounded(t *testing.T) {
 			t.Fatal("closed connections are still counted")
 		}
 	}
+}
+
+// TestBodiesOnTheirWayAreBounded in memory, for all and for each caller, until they
+// have come.
+func TestBodiesOnTheirWayAreBounded(t *testing.T) {
+	const each = 384 << 10 // of a body whose length is not known
+	l, _ := newLimiter(Options{Bodies: 8 * each, Body: 1 << 30})
+	post := func(caller string, length int64) (*http.Request, func(), error) {
+		r := get(caller, "10.0.0.1", "create")
+		r.Body, r.ContentLength = io.NopCloser(strings.NewReader("body")), length
+		_, limited, end, err := l.Begin(httptest.NewRecorder(), r)
+		return limited, end, err
+	}
+	refused := func(caller string, length int64) {
+		t.Helper()
+		if _, _, err := post(caller, length); !apierrors.IsTooManyRequests(err) || !strings.Contains(err.Error(), "--max-request-bytes-in-flight ") {
+			t.Errorf("%s: %v", caller, err)
+		}
+	}
+	first, _, err := post("proven a", -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, end, err := post("proven a", 1<<30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused("proven a", -1)
+	refused("proven a", 1)
+	if _, _, err := post("proven b", 10); err != nil {
+		t.Error(err)
+	}
+	for i := range 4 { // all who are not proven may have half
+		if _, _, err := post(fmt.Sprint("made up ", i), -1); err != nil && i < 2 {
+			t.Error(err)
+		}
+	}
+	refused("made up", -1)
+	if _, err := io.ReadAll(first.Body); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := post("proven a", -1); err != nil {
+		t.Errorf("after a body has come: %v", err)
+	}
+	end()
+	if _, _, err := post("proven a", -1); err != nil {
+		t.Errorf("after a request has ended: %v", err)
+	}
+}
+
+// TestALongRequestHasASmallHeader, for it is kept as long as the request lasts.
+func TestALongRequestHasASmallHeader(t *testing.T) {
+	for _, verb := range []string{"watch", "get"} {
+		l, _ := newLimiter(Options{})
+		r := get("proven", "10.0.0.1", verb)
+		r.Header.Set("Long", strings.Repeat("x", maxLongHeader))
+		if _, _, _, err := l.Begin(httptest.NewRecorder(), r); (err == nil) != (verb == "get") {
+			t.Errorf("%s: %v", verb, err)
+		}
+	}
+}
+
+// TestAnUpgradeDoesNotExcuseABody: it is held to all limits until the connection is
+// another protocol's, and to none then.
+func TestAnUpgradeDoesNotExcuseABody(t *testing.T) {
+	l, _ := newLimiter(Options{ClientTimeout: 100 * time.Millisecond, Body: 10})
+	upgraded := make(chan error, 1)
+	read := make(chan error, 1)
+	s := serve(t, l, false, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/upgrade" {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				upgraded <- err
+				return
+			}
+			defer conn.Close()
+			select {
+			case <-r.Context().Done():
+			case <-time.After(100*time.Millisecond + lateGrace + 500*time.Millisecond):
+			}
+			upgraded <- r.Context().Err()
+			return
+		}
+		_, err := io.Copy(io.Discard, r.Body)
+		read <- err
+	})
+	for _, body := range []string{"5\r\nslow", "ff\r\n" + strings.Repeat("x", 255) + "\r\n0\r\n\r\n"} {
+		for _, connection := range []string{"", "Connection: upgrade\r\n"} {
+			conn := dialTLS(t, s)
+			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: hub\r\nUpgrade: x\r\n%sTransfer-Encoding: chunked\r\n\r\n%s", connection, body)
+			select {
+			case err := <-read:
+				if Refusal(err) == nil {
+					t.Errorf("%q: %v", connection, err)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatalf("%q: the body is still waited for", connection)
+			}
+			_ = conn.Close()
+		}
+	}
+	fmt.Fprintf(dialTLS(t, s), "POST /upgrade HTTP/1.1\r\nHost: hub\r\nUpgrade: x\r\nConnection: upgrade\r\nContent-Length: 5\r\n\r\n")
+	if err := <-upgraded; err != nil {
+		t.Error(err)
+	}
+}
+
+func dialTLS(t *testing.T, s *httptest.Server) net.Conn {
+	t.Helper()
+	conn, err := tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
 }

@@ -21,6 +21,13 @@ func TooLarge(limit int64) *apierrors.StatusError {
 		fmt.Sprintf("the request's body is larger than the %d bytes that edge-hub passes on", limit))
 }
 
+// HeaderTooLarge is the answer to a request whose header is larger than may be kept
+// for as long as it lasts.
+func HeaderTooLarge(limit int) *apierrors.StatusError {
+	return New(http.StatusRequestHeaderFieldsTooLarge, metav1.StatusReasonBadRequest, 0,
+		fmt.Sprintf("the request's header and URL have more than the %d bytes that edge-hub keeps while a watch or the like lasts", limit))
+}
+
 // TooSlow is the answer to a request whose body did not come in time.
 func TooSlow() *apierrors.StatusError {
 	return New(http.StatusRequestTimeout, metav1.StatusReasonTimeout, 0, "the request's body did not come in time")

@@ -15,5 +15,6 @@ func limitFlags(f *pflag.FlagSet, o *limits.Options) {
 	f.IntVar(&o.Connections, "max-connections", d.Connections, "Connections that may be open at once.")
 	f.IntVar(&o.ConnectionsPerAddress, "max-connections-per-address", d.ConnectionsPerAddress, "The same for one client address.")
 	f.Int64Var(&o.Body, "max-request-bytes", d.Body, "Bytes that a request's body may have.")
+	f.IntVar(&o.Bodies, "max-request-bytes-in-flight", d.Bodies, "Bytes of memory that requests' bodies may take while they are on their way. One caller may have a quarter.")
 	f.DurationVar(&o.ClientTimeout, "client-timeout", d.ClientTimeout, "How long a client may take to send a request's body, and to take a piece of a response.")
 }
