@@ -23,7 +23,7 @@ const (
 	ConditionAsWritten = "AsWritten"
 	// ConditionRestartsComplete is True when every matched Pod has started after
 	// the hub of its node began to cache the agents, or says that it must not be
-	// restarted, or no restarts are wanted.
+	// restarted, or is on a node that is not ready, or no restarts are wanted.
 	ConditionRestartsComplete = "RestartsComplete"
 	// ConditionCacheReady is True when the agents' Pods would start without the
 	// cloud on every reachable node where the agents are in use, as the hubs
@@ -114,9 +114,9 @@ const (
 	ReasonDisruptionBudget = "BlockedByPodDisruptionBudget"
 	// ReasonPaused: restart.paused is true and Pods are left to restart. (False)
 	ReasonPaused = "Paused"
-	// ReasonNodesUnreachable: the only Pods left are on nodes that are not ready.
-	// They are restarted when their node returns. (False)
-	ReasonNodesUnreachable = "NodesUnreachable"
+	// ReasonDeferred: the only Pods left are on nodes that are not ready. They are
+	// restarted when their node returns. (True)
+	ReasonDeferred = "Deferred"
 	// ReasonPodsNeedAttention: the only Pods left are ones the operator never
 	// evicts because nothing it knows would replace them one for one. Restart
 	// them by hand. (False, and Stalled)

@@ -157,7 +157,8 @@ type RestartSpec struct {
 	// maxUnavailable is how many of the selected Pods may be unavailable at once:
 	// a number above 0, or a percentage from "1%" to "100%" of the selected Pods,
 	// rounded down but at least 1. Pods that are unavailable for other reasons
-	// count too.
+	// count too; those on nodes that are not ready count for their own ReplicaSet or
+	// StatefulSet only.
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:XIntOrString

@@ -74,6 +74,7 @@ func observeAgents(policy *v1alpha1.EdgeHubPolicy, state hubConfig) []v1alpha1.A
 // restartOutcome says how far the restarts of policy are.
 func restartOutcome(policy *v1alpha1.EdgeHubPolicy, result rollout.Result, gate gate, err error) outcome {
 	counts := result.Counts
+	left := int(counts.Pending - counts.Deferred) // what can be reached
 	failed := func(reason, format string, args ...any) outcome {
 		return outcome{reason: reason, message: progress(policy, counts) + ": " + fmt.Sprintf(format, args...)}
 	}
@@ -88,36 +89,47 @@ func restartOutcome(policy *v1alpha1.EdgeHubPolicy, result rollout.Result, gate 
 	case policy.Spec.Restart.Strategy == v1alpha1.NeverRestart:
 		return outcome{done: true, reason: v1alpha1.ReasonNotRequested,
 			message: progress(policy, counts) + ": restart the others yourself, the strategy is Never"}
+	case complete(policy, result) && counts.Deferred > 0:
+		return outcome{done: true, reason: v1alpha1.ReasonDeferred, message: progress(policy, counts) + fmt.Sprintf(
+			", %s left until their nodes are ready", counted(int(counts.Deferred), "Pod"))}
 	case complete(policy, result):
 		return outcome{done: true, reason: v1alpha1.ReasonRestarted, message: progress(policy, counts)}
-	case counts.Pending > 0 && !gate.open():
-		o := failed(gate.reason, "%s left, %s", counted(int(counts.Pending), "Pod"), gate.message)
+	case left > 0 && !gate.open():
+		o := failed(gate.reason, "%s left, %s", counted(left, "Pod"), gate.message)
 		o.stalled = gate.stalled
 		return o
 	case counts.Pending > 0 && len(result.Broken) > 0:
 		return stalled(v1alpha1.ReasonNodesBroke, "%s became unreachable after Pods were restarted there, such as %s: restarts go on when they are ready again, or deleted",
 			counted(len(result.Broken), "node"), result.Broken[0])
 	case result.Restarting > 0:
-		return failed(v1alpha1.ReasonRestarting, "%s not available yet", counted(result.Restarting, "restarted Pod"))
+		return failed(v1alpha1.ReasonRestarting, "%s not available yet%s", counted(result.Restarting, "restarted Pod"), suchAs(result.Unavailable))
 	case result.Blocked != "":
 		return failed(v1alpha1.ReasonDisruptionBudget, "%s", result.Blocked)
 	case result.Holder != "":
 		return failed(v1alpha1.ReasonOtherRollout, "EdgeHubPolicy %s restarts Pods of the same workload now", result.Holder)
 	case counts.Unavailable > 0:
-		return failed(v1alpha1.ReasonWaitingForPods, "waiting for %s, unavailable for other reasons", counted(int(counts.Unavailable), "Pod"))
-	case counts.Pending == 0:
+		return failed(v1alpha1.ReasonWaitingForPods, "waiting for %s, unavailable for other reasons%s", counted(int(counts.Unavailable), "Pod"), suchAs(result.Unavailable))
+	case left == 0:
 		return stalled(v1alpha1.ReasonPodsNeedAttention,
 			"restart %s by hand, which no Deployment, StatefulSet or DaemonSet would replace", counted(int(counts.Unmanaged), "Pod"))
-	case counts.Deferred == counts.Pending:
-		return failed(v1alpha1.ReasonNodesUnreachable, "%s left on nodes that are not ready", counted(int(counts.Deferred), "Pod"))
-	case counts.Deferred+counts.Waiting == counts.Pending:
+	case result.Lacking != "":
+		return failed(v1alpha1.ReasonWaitingForPods, "%s lacks as many Pods as may be unavailable, those on nodes that are not ready included: it keeps the others until then", result.Lacking)
+	case int(counts.Waiting) == left:
 		return failed(v1alpha1.ReasonWaitingForHubs, "%s left on nodes whose hub does not work with the current configuration yet, such as %s",
 			counted(int(counts.Waiting), "Pod"), result.WaitingFor)
 	}
 	return failed(v1alpha1.ReasonRestarting, "%s left", counted(int(counts.Pending), "Pod"))
 }
 
-// complete reports whether no Pod of policy is left to restart. Once complete it
+// suchAs names an example, if there is one.
+func suchAs(example string) string {
+	if example == "" {
+		return ""
+	}
+	return ", such as " + example
+}
+
+// complete reports whether no Pod of policy is left to restart that can be reached. Once complete it
 // stays so whatever becomes of the Pods later on, as long as none has to be
 // restarted. Without a podSelector nobody knows which of the Pods that are missing
 // now will send the agents, so they matter for a moment after the last restart only.

@@ -161,7 +161,7 @@ func (r *Reconciler) restart(ctx context.Context, policy *v1alpha1.EdgeHubPolicy
 	gate := newGate(policy, r.now())
 	result, err := r.restarter.Step(ctx, policy, snapshot, hash, gate.open())
 	restarts := restartOutcome(policy, result, gate, err)
-	if restarts.reason == v1alpha1.ReasonRestarted && policy.Spec.PodSelector == nil {
+	if restarts.done && restarts.reason != v1alpha1.ReasonNotRequested && policy.Spec.PodSelector == nil {
 		// Hubs that do not know the agents yet can't say who sends them.
 		_, nodes, _ := rollout.Selectors(policy) // Step has parsed them
 		if waiting, behind := hubsBehind(policy, snapshot.Count(nodes), hash); behind {
@@ -176,7 +176,7 @@ func (r *Reconciler) restart(ctx context.Context, policy *v1alpha1.EdgeHubPolicy
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("restart Pods: %w", err)
-	case restarts.done || result.Counts.Pending == 0 && restarts.stalled:
+	case restarts.done || result.Counts.Pending == result.Counts.Deferred && restarts.stalled:
 		return 0, nil
 	case !gate.open():
 		return gate.wait, nil
@@ -237,7 +237,6 @@ var warnings = map[string]bool{
 	v1alpha1.ReasonConfigMapContested: true,
 	v1alpha1.ReasonDisruptionBudget:   true,
 	v1alpha1.ReasonNodesBroke:         true,
-	v1alpha1.ReasonNodesUnreachable:   true,
 	v1alpha1.ReasonPodsNeedAttention:  true,
 	v1alpha1.ReasonPoliciesDiffer:     true,
 	v1alpha1.ReasonQuotaCapped:        true,

@@ -33,7 +33,7 @@ func trimPod(object any) (any, error) {
 		return object, nil
 	}
 	trimmed := &corev1.Pod{ObjectMeta: trimMeta(pod.ObjectMeta)}
-	trimmed.DeletionTimestamp = pod.DeletionTimestamp
+	trimmed.DeletionTimestamp, trimmed.DeletionGracePeriodSeconds = pod.DeletionTimestamp, pod.DeletionGracePeriodSeconds
 	if mirror(pod) {
 		trimmed.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: ""}
 	} else if optedOut(pod) {
@@ -106,7 +106,7 @@ func trimMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {
 // PodChanged reports whether an update of a Pod can change a plan.
 func PodChanged(before, after *corev1.Pod) bool {
 	return before.UID != after.UID ||
-		(before.DeletionTimestamp == nil) != (after.DeletionTimestamp == nil) ||
+		!before.DeletionTimestamp.Equal(after.DeletionTimestamp) ||
 		before.Spec.NodeName != after.Spec.NodeName ||
 		before.Status.Phase != after.Status.Phase ||
 		readyStatus(before) != readyStatus(after) ||

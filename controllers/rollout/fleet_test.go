@@ -1,45 +1,78 @@
 package rollout
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // troubles are what may happen in a world besides restarts.
 type troubles struct {
-	pods  bool // Pods fail for a while
-	nodes bool // nodes break soon after a Pod came to them, and return
-	hubs  bool // hubs take the configuration late
+	pods    bool // Pods fail for a while
+	nodes   bool // nodes break soon after a Pod came to them, or was evicted from them, and return
+	hubs    bool // hubs take the configuration late
+	lag     bool // the operator sees Pods as they were some time ago
+	budgets bool // PodDisruptionBudgets refuse evictions
+	unseen  bool // there is no podSelector: a new Pod is known when its hub has seen it
 }
 
 // world is a namespace in which controllers, kubelets, hubs and a clock do their
 // work in any order and with any delay. Two policies are about all of its Pods.
 type world struct {
-	random  *rand.Rand
-	now     time.Time
-	desired map[types.UID]int
-	eager   map[types.UID]bool // creates a replacement before the old Pod is gone
-	pods    []Pod
-	created int
-	rules   [2]Rules
-	claims  claims
-	evicted int
-	pinned  map[types.UID]bool // Pods on nodes that are dead from the start
+	random    *rand.Rand
+	now       time.Time
+	desired   map[types.UID]int
+	kind      map[types.UID]string
+	budget    map[types.UID]int // Pods of a workload that must stay healthy
+	pods      []Pod
+	shown     []Pod // what the operator's cache shows
+	created   int
+	rules     [2]Rules
+	restarter *Restarter
+	evicted   int
+	tainted   int                // Pods that were deleted because their node is dead
+	pinned    map[types.UID]bool // Pods on nodes that are dead from the start
 	troubles
+}
+
+// Get implements client.Reader: it reads a Pod past the cache.
+func (w *world) Get(_ context.Context, key client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+	for _, p := range w.pods {
+		if p.Name != key.Name {
+			continue
+		}
+		object := into.(*corev1.Pod)
+		object.UID = p.UID
+		if p.Terminating {
+			object.DeletionTimestamp = &metav1.Time{Time: p.DeletedAt}
+		}
+		return nil
+	}
+	return apierrors.NewNotFound(corev1.Resource("pods"), key.Name)
+}
+
+// List implements client.Reader.
+func (w *world) List(context.Context, client.ObjectList, ...client.ListOption) error {
+	panic("nothing is listed")
 }
 
 func newWorld(seed uint64, troubles troubles) *world {
 	random := rand.New(rand.NewPCG(seed, 0))
 	w := &world{
-		random: random, now: now, desired: map[types.UID]int{}, eager: map[types.UID]bool{},
-		pinned: map[types.UID]bool{}, troubles: troubles, claims: claims{},
+		random: random, now: now, desired: map[types.UID]int{}, kind: map[types.UID]string{}, budget: map[types.UID]int{},
+		pinned: map[types.UID]bool{}, troubles: troubles,
 	}
+	w.restarter = NewRestarter(nil, w, func() time.Time { return w.now })
 	for i := range w.rules {
 		rules := Rules{Cutoff: cutoff, MaxUnavailable: intstr.FromInt32(1 + random.Int32N(4))}
 		if random.IntN(2) == 0 {
@@ -52,7 +85,10 @@ func newWorld(seed uint64, troubles troubles) *world {
 	}
 	for i := range 1 + random.IntN(6) {
 		workload := types.UID(fmt.Sprintf("w%d", i))
-		w.desired[workload], w.eager[workload] = random.IntN(6), random.IntN(2) == 0
+		w.desired[workload], w.kind[workload] = random.IntN(6), []string{"ReplicaSet", "StatefulSet", "DaemonSet"}[random.IntN(3)]
+		if w.budgets && w.desired[workload] > 0 {
+			w.budget[workload] = random.IntN(w.desired[workload])
+		}
 		for range w.desired[workload] {
 			p := w.create(workload)
 			p.Created, p.ReadySince = cutoff.Add(-time.Hour), cutoff.Add(-time.Hour)
@@ -65,6 +101,7 @@ func newWorld(seed uint64, troubles troubles) *world {
 			}
 		}
 	}
+	w.shown = slices.Clone(w.pods)
 	return w
 }
 
@@ -72,7 +109,7 @@ func newWorld(seed uint64, troubles troubles) *world {
 func (w *world) create(workload types.UID) *Pod {
 	w.created++
 	uid := types.UID(fmt.Sprintf("pod-%d", w.created))
-	w.pods = append(w.pods, Pod{Namespace: "default", Name: string(uid), UID: uid, Workload: workload, Node: string(uid), Created: w.now.Truncate(time.Second)})
+	w.pods = append(w.pods, Pod{Namespace: "default", Name: string(uid), UID: uid, Workload: workload, Kind: w.kind[workload], Node: string(uid), Created: w.now.Truncate(time.Second)})
 	return &w.pods[len(w.pods)-1]
 }
 
@@ -95,6 +132,48 @@ func (w *world) unavailable(rules Rules) int {
 	return lacking
 }
 
+// lacks is how many Pods a workload lacks for whatever reason.
+func (w *world) lacks(workload types.UID, rules Rules) int {
+	lacking := w.desired[workload]
+	for _, p := range w.pods {
+		if p.Workload == workload && w.available(p, rules) {
+			lacking--
+		}
+	}
+	return max(lacking, 0)
+}
+
+// stuck reports whether a Pod has to stay for as long as nodes are dead, because its
+// workload or a PodDisruptionBudget wants it.
+func (w *world) stuck(p Pod) bool {
+	if len(w.pinned) == 0 || p.Kind == "DaemonSet" && !w.budgets {
+		return false
+	}
+	return slices.ContainsFunc(w.pods, func(other Pod) bool { return other.Workload == p.Workload && w.pinned[other.UID] })
+}
+
+// refuses reports whether a PodDisruptionBudget refuses an eviction.
+func (w *world) refuses(p Pod) bool {
+	healthy := 0
+	for _, other := range w.pods {
+		if other.Workload == p.Workload && !other.Terminating && !other.ReadySince.IsZero() && other.NodeReady {
+			healthy++
+		}
+	}
+	return healthy <= w.budget[p.Workload] && w.budget[p.Workload] > 0
+}
+
+// revive lets all nodes return that were dead from the start.
+func (w *world) revive() {
+	for i := range w.pods {
+		if p := &w.pods[i]; w.pinned[p.UID] {
+			p.NodeReady, p.NodeLostAt = true, time.Time{}
+		}
+	}
+	clear(w.pinned)
+	w.shown = slices.Clone(w.pods) // what nobody could know is no fault
+}
+
 func (w *world) lostLater(p Pod) bool {
 	return !p.Terminating && p.Scheduled && !p.NodeReady && p.NodeLostAt.Sub(p.Created) > breakTime
 }
@@ -109,11 +188,13 @@ func (w *world) limit(rules Rules) int {
 
 // happen lets one random thing happen.
 func (w *world) happen() {
-	switch w.random.IntN(5) {
+	switch w.random.IntN(6) {
 	case 0:
 		w.now = w.now.Add(time.Duration(w.random.IntN(20)) * time.Second)
 	case 1:
 		w.reconcile()
+	case 2:
+		w.shown = slices.Clone(w.pods)
 	default:
 		w.kubelet()
 	}
@@ -123,7 +204,7 @@ func (w *world) happen() {
 func (w *world) reconcile() {
 	for workload, desired := range w.desired {
 		for _, p := range w.pods {
-			if p.Workload == workload && (!p.Terminating || !w.eager[workload]) {
+			if p.Workload == workload && (!p.Terminating || w.kind[workload] != "ReplicaSet") {
 				desired--
 			}
 		}
@@ -141,14 +222,22 @@ func (w *world) kubelet() {
 	i := w.random.IntN(len(w.pods))
 	switch p := &w.pods[i]; {
 	case w.pinned[p.UID]:
+		if !p.Terminating && p.Kind != "DaemonSet" && w.random.IntN(20) == 0 { // its node's taint ends it
+			p.Terminating, p.DeletedAt = true, w.now
+			w.tainted++
+		}
 	case p.Scheduled && !p.NodeReady:
 		if w.random.IntN(4) == 0 { // the node returns
 			p.NodeReady, p.NodeLostAt = true, time.Time{}
 		}
+	case p.Terminating && w.nodes && w.now.After(p.DeletedAt) && w.random.IntN(20) == 0:
+		p.NodeReady, p.NodeLostAt = false, w.now
 	case p.Terminating:
 		w.pods = slices.Delete(w.pods, i, i+1)
 	case !p.Scheduled:
-		p.Scheduled, p.Edge, p.NodeReady, p.Selected, p.HubCurrent = true, true, true, true, true
+		p.Scheduled, p.Edge, p.NodeReady, p.Selected, p.HubCurrent = true, true, true, !w.unseen, true
+	case !p.Selected && w.random.IntN(3) == 0:
+		p.Selected = true
 	case w.nodes && p.Created.After(cutoff) && w.now.After(p.Created) && w.random.IntN(20) == 0:
 		p.NodeReady, p.NodeLostAt = false, w.now
 	case !p.HubCurrent:
@@ -163,69 +252,102 @@ func (w *world) kubelet() {
 // broken reports whether a node broke that a Pod was restarted on.
 func (w *world) broken() bool {
 	return slices.ContainsFunc(w.pods, func(p Pod) bool {
-		return p.Created.After(cutoff) && p.Scheduled && !p.NodeReady && p.NodeLostAt.Sub(p.Created) <= breakTime
+		return p.Scheduled && !p.NodeReady && (p.Created.After(cutoff) && p.NodeLostAt.Sub(p.Created) <= breakTime ||
+			p.Terminating && p.NodeLostAt.After(p.DeletedAt) && p.NodeLostAt.Sub(p.DeletedAt) <= breakTime)
 	})
 }
 
-// step is one step of the rollout of one of the policies, by an operator that
-// remembers nothing but claims, and these not always.
+// step is one step of the rollout of one of the policies, by an operator that now
+// and then is started anew: it forgets everything, and its cache is filled anew.
 func (w *world) step(t *testing.T) {
 	if w.random.IntN(20) == 0 {
-		clear(w.claims)
+		w.restarter = NewRestarter(nil, w, w.restarter.now)
+		w.shown = slices.Clone(w.pods)
+	}
+	if !w.lag {
+		w.shown = slices.Clone(w.pods)
 	}
 	i := w.random.IntN(len(w.rules))
 	rules, name := w.rules[i], fmt.Sprint("policy-", i)
-	rules.Held = func(workload types.UID) bool { return w.claims.holder(workload, name, w.now) != "" }
-	plan := MakePlan(w.pods, w.desired, rules, w.now)
+	rules.Held = func(workload types.UID) bool { return w.restarter.claims.holder(workload, name, w.now) != "" }
+	rules.Blocked = w.refuses
+	pods := slices.Clone(w.shown)
+	if err := w.restarter.overlayEvicted(t.Context(), "default", pods); err != nil {
+		t.Fatal(err)
+	}
+	plan := MakePlan(pods, w.desired, rules, w.now)
 	for _, p := range plan.Restart {
-		if holder := w.claims.holder(p.Workload, name, w.now); holder != "" {
+		if holder := w.restarter.claims.holder(p.Workload, name, w.now); holder != "" {
 			t.Fatalf("%s evicts Pods of %s, which %s restarts", name, p.Workload, holder)
 		}
 	}
-	w.claims.set(name, plan.Workloads, w.now)
-	if w.broken() && len(plan.Restart) > 0 {
+	w.restarter.claims.set(name, plan.Workloads, w.now)
+	if !w.lag && w.broken() && len(plan.Restart) > 0 {
 		t.Fatalf("evicts %v though a node broke", plan.Restart)
 	}
 	for _, p := range plan.Restart {
-		i := slices.IndexFunc(w.pods, func(other Pod) bool { return other.UID == p.UID })
-		if w.pinned[p.UID] || !p.Affected || !p.HubCurrent || w.pods[i].Terminating {
-			t.Fatalf("must not evict %+v", p)
+		if w.refuses(p) {
+			return
 		}
-		before, wasAvailable := w.unavailable(rules), w.available(w.pods[i], rules)
-		w.pods[i].Terminating = true
-		w.evicted++
-		if wasAvailable && before >= w.limit(rules) {
-			t.Fatalf("evicted %s although %d of at most %d Pods were unavailable", p.Name, before, w.limit(rules))
-		}
+		w.evict(t, p, rules)
+	}
+}
+
+// evict is kube-apiserver's part of an eviction, and finds fault with it.
+func (w *world) evict(t *testing.T, p Pod, rules Rules) {
+	i := slices.IndexFunc(w.pods, func(other Pod) bool { return other.UID == p.UID })
+	if i < 0 || w.pinned[p.UID] || !p.Affected || !p.HubCurrent || w.pods[i].Terminating {
+		t.Fatalf("must not evict %+v", p)
+	}
+	before, lacked := w.unavailable(rules), w.lacks(p.Workload, rules)
+	// That one has become ready a moment ago nobody could know.
+	wasAvailable := w.available(w.pods[i], rules) && w.available(p, rules)
+	w.pods[i].Terminating, w.pods[i].DeletedAt = true, w.now
+	w.restarter.markEvicted(p, true)
+	w.evicted++
+	if limit := w.limit(rules); wasAvailable && before >= limit {
+		t.Fatalf("evicted %+v although %d of at most %d Pods were unavailable: %+v", p, before, limit, w.pods)
+	} else if wasAvailable && p.Kind != "DaemonSet" && lacked >= limit {
+		t.Fatalf("evicted %s although its %s lacked %d Pods, and at most %d may be unavailable", p.Name, p.Kind, lacked, limit)
 	}
 }
 
 func (w *world) pending() bool {
-	return slices.ContainsFunc(w.pods, func(p Pod) bool { return p.Affected && !w.pinned[p.UID] })
+	return slices.ContainsFunc(w.pods, func(p Pod) bool { return p.Affected && !w.pinned[p.UID] && !w.stuck(p) })
 }
 
-// roll lets things happen until the rollout is done, and checks that it is in time.
+// roll lets things happen until the rollout is done as far as dead nodes allow, and
+// then, when they have returned, until it is done, and checks that it is in time.
 func (w *world) roll(t *testing.T, seed uint64, check func()) {
 	t.Helper()
-	for round := 0; w.pending(); round++ {
-		if round > 50000 {
-			t.Fatalf("seed %d: does not finish: %+v", seed, w.pods)
+	for _, revived := range []bool{false, true} {
+		if revived {
+			w.revive()
 		}
-		w.happen()
-		if w.random.IntN(3) == 0 {
-			w.step(t)
+		for round := 0; w.pending(); round++ {
+			if round > 50000 {
+				t.Fatalf("seed %d: does not finish: %+v", seed, w.pods)
+			}
+			w.happen()
+			if w.random.IntN(3) == 0 {
+				w.step(t)
+			}
+			if !revived {
+				check()
+			}
 		}
-		check()
 	}
 }
 
 // TestRollouts rolls out to many random fleets, for two policies at once: at no
-// time are more Pods unavailable than the more generous one allows, every rollout
-// finishes, and no Pod is restarted that need not be.
+// time are more Pods unavailable than the more generous one allows, no ReplicaSet or
+// StatefulSet that lacks as many Pods loses another one, every rollout finishes, and
+// no Pod is restarted that need not be. In some of the fleets the operator's cache
+// trails, PodDisruptionBudgets refuse, or hubs have to see a Pod first.
 func TestRollouts(t *testing.T) {
 	for seed := range uint64(500) {
-		w := newWorld(seed, troubles{hubs: seed%2 == 0})
-		toRestart := len(w.pods) - len(w.pinned)
+		w := newWorld(seed, troubles{hubs: seed%2 == 0, lag: seed%3 == 0, budgets: seed%5 == 0, unseen: seed%7 == 0})
+		toRestart := len(w.pods)
 		limit := max(w.limit(w.rules[0]), w.limit(w.rules[1]))
 		w.roll(t, seed, func() {
 			// Whether one has been ready for long enough is a question of the policy.
@@ -235,8 +357,8 @@ func TestRollouts(t *testing.T) {
 				t.Fatalf("seed %d: %d Pods are unavailable, at most %d may be", seed, got, limit)
 			}
 		})
-		if w.evicted != toRestart {
-			t.Errorf("seed %d: evicted %d Pods, want %d", seed, w.evicted, toRestart)
+		if w.evicted+w.tainted != toRestart {
+			t.Errorf("seed %d: evicted %d Pods besides %d that their nodes lost, want %d", seed, w.evicted, w.tainted, toRestart)
 		}
 	}
 }
@@ -245,7 +367,7 @@ func TestRollouts(t *testing.T) {
 // included.
 func TestRolloutOfOnePolicy(t *testing.T) {
 	for seed := range uint64(500) {
-		w := newWorld(seed, troubles{hubs: seed%2 == 0})
+		w := newWorld(seed, troubles{hubs: seed%2 == 0, lag: seed%3 == 0, budgets: seed%5 == 0, unseen: seed%7 == 0})
 		w.rules[1] = w.rules[0]
 		w.roll(t, seed, func() {
 			if got := w.unavailable(w.rules[0]); got > w.limit(w.rules[0]) {
@@ -260,7 +382,7 @@ func TestRolloutOfOnePolicy(t *testing.T) {
 // broken, and every rollout still finishes.
 func TestRolloutsInTrouble(t *testing.T) {
 	for seed := range uint64(500) {
-		w := newWorld(seed, troubles{pods: true, nodes: seed%2 == 0, hubs: seed%3 == 0})
+		w := newWorld(seed, troubles{pods: true, nodes: seed%2 == 0, hubs: seed%3 == 0, budgets: seed%5 == 0, unseen: seed%7 == 0})
 		w.roll(t, seed, func() {})
 	}
 }

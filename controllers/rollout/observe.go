@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
@@ -39,6 +40,20 @@ type Observation struct {
 	Desired map[types.UID]int
 	// Names are the workloads by UID, such as ReplicaSet/app-5d8.
 	Names map[types.UID]string
+}
+
+// describe says what has a UID: "Pod app-5d8-x7k2p", or "a Pod of ReplicaSet/app-5d8"
+// for one that a workload misses.
+func (o Observation) describe(uid types.UID) string {
+	if name := o.Names[uid]; name != "" {
+		return "a Pod of " + name
+	}
+	for i := range o.Pods {
+		if o.Pods[i].UID == uid && uid != "" {
+			return "Pod " + o.Pods[i].Name
+		}
+	}
+	return ""
 }
 
 // Cutoff returns the time until which a Pod of policy may have been created
@@ -131,8 +146,11 @@ func (o *observer) observe(ctx context.Context, object *corev1.Pod) (Pod, error)
 		Node:        object.Spec.NodeName,
 		Terminating: object.DeletionTimestamp != nil,
 	}
+	if pod.Terminating {
+		pod.DeletedAt = deletedAt(object)
+	}
 	if owner := metav1.GetControllerOf(object); owner != nil && replaces(owner) {
-		pod.Workload = owner.UID
+		pod.Workload, pod.Kind = owner.UID, owner.Kind
 	}
 	for _, condition := range object.Status.Conditions {
 		if condition.Type == corev1.PodReady && condition.Status == corev1.ConditionTrue {
@@ -250,6 +268,12 @@ func startedAt(pod *corev1.Pod) time.Time {
 		}
 	}
 	return oldest
+}
+
+// deletedAt returns when the deletion of pod was asked for: deletionTimestamp is
+// when its grace period ends.
+func deletedAt(pod *corev1.Pod) time.Time {
+	return pod.DeletionTimestamp.Add(-time.Duration(ptr.Deref(pod.DeletionGracePeriodSeconds, 0)) * time.Second)
 }
 
 // optedOut reports whether pod says that it must not be restarted.

@@ -52,6 +52,12 @@ type Plan struct {
 	Broken []string
 	// WaitingFor is a node that Pods wait for because of its hub.
 	WaitingFor string
+	// Lacking is a workload that lacks as many Pods as may be unavailable, so that
+	// those it has stay; empty if there is none.
+	Lacking types.UID
+	// Unavailable is a Pod, or a workload that misses one, that counts in Restarting,
+	// or else in Counts.Unavailable; empty if there is none.
+	Unavailable types.UID
 	// NextCheck is how long it takes until the plan changes although nothing
 	// else does. Zero if it does not.
 	NextCheck time.Duration
@@ -69,8 +75,11 @@ type Plan struct {
 // A Pod that is unavailable already is restarted first, since that takes nothing
 // away. A Pod that can be no replacement and whose node is not ready, or not
 // selected, does not count: its trouble is older than the rollout and would
-// hold it up for good. A node that breaks after a Pod was restarted on it holds up
-// all: that may be the rollout's doing.
+// hold it up for good. Its own workload is another matter: whatever the reasons, a
+// ReplicaSet or StatefulSet that lacks as many Pods as may be unavailable keeps
+// those it has. The Pods of a DaemonSet do not stand in for each other. A node that
+// breaks after a Pod was restarted on it holds up all: that may be the rollout's
+// doing.
 func MakePlan(pods []Pod, desired map[types.UID]int, rules Rules, now time.Time) Plan {
 	plan := Plan{Workloads: sets.New[types.UID]()}
 	tally, broken := newTally(desired), sets.New[string]()
@@ -80,11 +89,14 @@ func MakePlan(pods []Pod, desired map[types.UID]int, rules Rules, now time.Time)
 			broken.Insert(pod.Node)
 		}
 		if pod.Terminating {
+			if pod.standsIn(rules.Cutoff) {
+				tally.add(pod, false, false, true)
+			}
 			continue
 		}
 		available, wait := availability(pod, rules.MinReady, now)
 		plan.NextCheck = earlier(plan.NextCheck, wait)
-		tally.add(pod, pod.mayReplace(rules.Cutoff), available || !pod.counts(rules.Cutoff))
+		tally.add(pod, pod.mayReplace(rules.Cutoff), available, !pod.counts(rules.Cutoff))
 		if plan.count(pod) != Pending {
 			continue
 		}
@@ -102,6 +114,7 @@ func MakePlan(pods []Pod, desired map[types.UID]int, rules Rules, now time.Time)
 	plan.Counts.Unavailable = int32(tally.unavailable)
 	plan.Restarting = tally.restarting
 	plan.Broken = sets.List(broken)
+	plan.Unavailable = cmp.Or(tally.restartingExample, tally.example)
 	plan.choose(candidates, tally, rules)
 	return plan
 }
@@ -153,11 +166,18 @@ func (p *Plan) choose(candidates []candidate, tally *tally, rules Rules) {
 	slices.SortFunc(candidates, candidate.compare)
 	limit := rules.limit(int(p.Counts.Matched) + tally.missing)
 	unavailable, restarting := tally.unavailable, tally.restarting
+	taken := map[types.UID]int{}
 	for _, c := range candidates {
 		if restarting >= limit || (c.available && unavailable >= limit) {
 			// Candidates that are unavailable come first, so nothing that
 			// follows is allowed either.
 			return
+		}
+		if c.available && c.Kind != "DaemonSet" && tally.lacks(c.Workload)+taken[c.Workload] >= limit {
+			if p.Lacking == "" || c.Workload < p.Lacking {
+				p.Lacking = c.Workload
+			}
+			continue
 		}
 		if rules.Blocked != nil && rules.Blocked(c.Pod) {
 			p.Blocked++
@@ -167,6 +187,7 @@ func (p *Plan) choose(candidates []candidate, tally *tally, rules Rules) {
 		restarting++
 		if c.available {
 			unavailable++
+			taken[c.Workload]++
 		}
 	}
 }
@@ -221,17 +242,22 @@ func (c candidate) compare(other candidate) int {
 type tally struct {
 	desired map[types.UID]int
 	active  map[types.UID]int
+	serving map[types.UID]int // those that are available
 
-	// unavailable are the Pods that are wanted and not available.
+	// unavailable are the Pods that are wanted and not available, those left out
+	// that do not count.
 	unavailable int
 	// restarting are those of them that may be unavailable because of this
 	// rollout: missing ones and replacements.
 	restarting int
 	missing    int
+	// restartingExample is the first of restarting, example that of unavailable: a
+	// Pod, or a workload that misses one.
+	restartingExample, example types.UID
 }
 
 func newTally(desired map[types.UID]int) *tally {
-	return &tally{desired: desired, active: make(map[types.UID]int, len(desired))}
+	return &tally{desired: desired, active: make(map[types.UID]int, len(desired)), serving: make(map[types.UID]int, len(desired))}
 }
 
 func (t *tally) knows(pod Pod) bool {
@@ -239,26 +265,51 @@ func (t *tally) knows(pod Pod) bool {
 	return known
 }
 
-func (t *tally) add(pod Pod, replacement, available bool) {
+// add adds a Pod. If it is excused it does not count as unavailable.
+func (t *tally) add(pod Pod, replacement, available, excused bool) {
 	if !t.knows(pod) {
 		return
 	}
 	t.active[pod.Workload]++
 	if available {
+		t.serving[pod.Workload]++
+	}
+	if available || excused {
 		return
 	}
 	t.unavailable++
+	t.example = first(t.example, pod.UID)
 	if replacement {
 		t.restarting++
+		t.restartingExample = first(t.restartingExample, pod.UID)
 	}
 }
 
 // addMissing counts Pods that are wanted and do not exist. Call it once all
 // Pods are added.
 func (t *tally) addMissing() {
-	for workload, desired := range t.desired {
-		t.missing += max(desired-t.active[workload], 0)
+	workload := types.UID("")
+	for uid, desired := range t.desired {
+		if missing := max(desired-t.active[uid], 0); missing > 0 {
+			t.missing += missing
+			workload = first(workload, uid)
+		}
 	}
 	t.unavailable += t.missing
 	t.restarting += t.missing
+	t.restartingExample = cmp.Or(t.restartingExample, workload)
+}
+
+// lacks returns how many Pods of a workload are wanted and not available, for
+// whatever reason.
+func (t *tally) lacks(workload types.UID) int {
+	return max(t.desired[workload]-t.serving[workload], 0)
+}
+
+// first is the smaller of two UIDs, so that a message stays the same.
+func first(a, b types.UID) types.UID {
+	if a == "" || b < a {
+		return b
+	}
+	return a
 }

@@ -20,7 +20,7 @@ var (
 // changed by change.
 func pod(name string, change ...func(*Pod)) Pod {
 	p := Pod{
-		Namespace: "default", Name: name, UID: types.UID(name), Workload: "w", Created: cutoff.Add(-time.Hour),
+		Namespace: "default", Name: name, UID: types.UID(name), Workload: "w", Kind: "DaemonSet", Created: cutoff.Add(-time.Hour),
 		Selected: true, Affected: true, Scheduled: true, Node: "node-of-" + name, Edge: true, NodeReady: true, HubCurrent: true,
 		ReadySince: cutoff.Add(-time.Minute),
 	}
@@ -34,7 +34,9 @@ func restarted(p *Pod) {
 	p.Affected, p.Created, p.ReadySince = false, cutoff.Add(time.Second), cutoff.Add(2*time.Second)
 }
 func notReady(p *Pod)    { p.ReadySince = time.Time{} }
-func terminating(p *Pod) { p.Terminating = true }
+func replicaSet(p *Pod)  { p.Kind = "ReplicaSet" }
+func statefulSet(p *Pod) { p.Kind = "StatefulSet" }
+func terminating(p *Pod) { p.Terminating, p.DeletedAt = true, cutoff.Add(10*time.Minute) }
 func deadNode(p *Pod)    { p.NodeReady, p.NodeLostAt = false, cutoff.Add(-time.Hour); notReady(p) }
 func brokenNode(p *Pod)  { p.NodeReady, p.NodeLostAt = false, cutoff.Add(time.Minute) }
 func lostLater(p *Pod)   { p.NodeReady, p.NodeLostAt = false, cutoff.Add(50*time.Minute); notReady(p) }
@@ -61,6 +63,7 @@ func TestMakePlan(t *testing.T) {
 		wantBlocked    int
 		wantNext       time.Duration
 		wantBroken     []string
+		wantLacking    bool
 		held           bool
 	}{
 		{name: "no Pods"},
@@ -152,6 +155,48 @@ func TestMakePlan(t *testing.T) {
 			want:       []string{"b"},
 			wantCounts: v1alpha1.PodCounts{Matched: 2, Pending: 2, Deferred: 1},
 		}, {
+			name: "also when its Pod is being deleted since", desired: 2,
+			pods:       []Pod{pod("a", deadNode, terminating), pod("b")},
+			want:       []string{"b"},
+			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1},
+		}, {
+			name: "a ReplicaSet makes up for it at once, or lacks it", desired: 2,
+			pods:       []Pod{pod("a", deadNode, terminating, replicaSet), pod("b", replicaSet)},
+			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1, Unavailable: 1},
+		}, {
+			name: "a ReplicaSet with a Pod on a node that is not ready keeps the others", desired: 2,
+			pods:        []Pod{pod("a", deadNode, replicaSet), pod("b", replicaSet)},
+			wantCounts:  v1alpha1.PodCounts{Matched: 2, Pending: 2, Deferred: 1},
+			wantLacking: true,
+		}, {
+			name: "a StatefulSet too, whose Pod there is being deleted", desired: 3,
+			pods:        []Pod{pod("a", deadNode, terminating, statefulSet), pod("b", statefulSet), pod("c", statefulSet)},
+			wantCounts:  v1alpha1.PodCounts{Matched: 2, Pending: 2},
+			wantLacking: true,
+		}, {
+			name: "unless more may be unavailable", desired: 3, maxUnavailable: two,
+			pods:        []Pod{pod("a", deadNode, statefulSet), pod("b", statefulSet), pod("c", statefulSet)},
+			want:        []string{"b"},
+			wantCounts:  v1alpha1.PodCounts{Matched: 3, Pending: 3, Deferred: 1},
+			wantLacking: true,
+		}, {
+			name: "but what is unavailable anyway is restarted", desired: 3,
+			pods:       []Pod{pod("a", deadNode, replicaSet), pod("b", replicaSet, notReady), pod("c", replicaSet)},
+			want:       []string{"b"},
+			wantCounts: v1alpha1.PodCounts{Matched: 3, Pending: 3, Deferred: 1, Unavailable: 1},
+		}, {
+			name: "a node that broke while the evicted Pod was ending holds up all", desired: 3, maxUnavailable: two,
+			pods:       []Pod{pod("a", terminating, func(p *Pod) { p.NodeReady, p.NodeLostAt = false, p.DeletedAt.Add(time.Minute) }), pod("b"), pod("c")},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Pending: 2, Unavailable: 1},
+			wantBroken: []string{"node-of-a"},
+		}, {
+			name: "not one that broke while a Pod was ending before the rollout", desired: 2,
+			pods: []Pod{pod("a", func(p *Pod) {
+				p.Terminating, p.DeletedAt, p.NodeReady, p.NodeLostAt = true, cutoff.Add(-time.Minute), false, cutoff
+			}), pod("a2", restarted), pod("b")},
+			want:       []string{"b"},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Restarted: 1, Pending: 1},
+		}, {
 			name: "a node that broke after its Pod was restarted holds up all", desired: 2, maxUnavailable: two,
 			pods:       []Pod{pod("a", restarted, brokenNode), pod("b", notReady)},
 			wantCounts: v1alpha1.PodCounts{Matched: 2, Restarted: 1, Pending: 1, Unavailable: 2},
@@ -176,7 +221,7 @@ func TestMakePlan(t *testing.T) {
 			want:       []string{"b"},
 			wantCounts: v1alpha1.PodCounts{Matched: 2, Pending: 2, Deferred: 1},
 		}, {
-			name: "trouble on other nodes holds up nobody", desired: 2,
+			name: "trouble on other nodes holds up no other workload", desired: 2,
 			pods:       []Pod{pod("a", otherNode, notReady), pod("b")},
 			want:       []string{"b"},
 			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1},
@@ -232,6 +277,12 @@ func TestMakePlan(t *testing.T) {
 			}
 			if !slices.Equal(plan.Broken, test.wantBroken) || test.held != (plan.Held > 0) || test.held && plan.Workloads.Len() > 0 {
 				t.Errorf("broken %v, held %d, restarts %v", plan.Broken, plan.Held, plan.Workloads)
+			}
+			if lacking := plan.Lacking == "w"; lacking != test.wantLacking {
+				t.Errorf("lacking %q, want %v", plan.Lacking, test.wantLacking)
+			}
+			if named := plan.Unavailable != ""; named != (plan.Counts.Unavailable > 0) {
+				t.Errorf("names %q of %d unavailable Pods", plan.Unavailable, plan.Counts.Unavailable)
 			}
 			if plan.Counts != test.wantCounts {
 				t.Errorf("counts %+v, want %+v", plan.Counts, test.wantCounts)

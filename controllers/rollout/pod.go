@@ -14,8 +14,9 @@ type Pod struct {
 	Labels    map[string]string
 
 	// Workload is the UID of the ReplicaSet, StatefulSet or DaemonSet that would
-	// replace the Pod, empty if there is none.
+	// replace the Pod, empty if there is none; Kind is which of them it is.
 	Workload types.UID
+	Kind     string
 	// Created is the Pod's creationTimestamp, which has whole seconds.
 	Created time.Time
 	// Selected is true if the policy is about the Pod and it is bound to an edge
@@ -41,8 +42,10 @@ type Pod struct {
 	// HubCurrent is true if the hub of that node works with the configuration that
 	// is in force.
 	HubCurrent bool
-	// Terminating is true once the Pod is being deleted.
+	// Terminating is true once the Pod is being deleted; DeletedAt is when that was
+	// asked for.
 	Terminating bool
+	DeletedAt   time.Time
 	// ReadySince is when the Pod became ready, zero if it is not.
 	ReadySince time.Time
 }
@@ -109,8 +112,23 @@ func (p Pod) counts(cutoff time.Time) bool {
 	return p.mayReplace(cutoff) && (p.NodeLostAt.IsZero() || p.NodeLostAt.Sub(p.Created) <= breakTime)
 }
 
-// brokeNode reports whether the node of p, which may be a replacement, was lost
-// soon after p came to it.
+// brokeNode reports whether the node of p was lost soon after p, which may be a
+// replacement, came to it, or after p was taken away from it for one.
 func (p Pod) brokeNode(cutoff time.Time) bool {
-	return p.Edge && !p.NodeReady && p.NodeLostAt.After(p.Created) && p.counts(cutoff)
+	if !p.Edge || p.NodeReady {
+		return false
+	}
+	if p.Terminating && p.DeletedAt.After(cutoff) && p.NodeLostAt.After(p.DeletedAt) && p.NodeLostAt.Sub(p.DeletedAt) <= breakTime {
+		return true
+	}
+	return p.NodeLostAt.After(p.Created) && p.counts(cutoff)
+}
+
+// standsIn reports whether p, which is being deleted, stands for the Pod that its
+// workload lacks because of it: its node was lost before somebody asked for its end,
+// so nobody there can confirm it. That is older trouble than the rollout's. A
+// StatefulSet and a DaemonSet wait for that end, a ReplicaSet replaces it at once.
+func (p Pod) standsIn(cutoff time.Time) bool {
+	return p.Terminating && p.Scheduled && !p.NodeReady && p.Kind != "ReplicaSet" && !p.counts(cutoff) &&
+		!p.NodeLostAt.IsZero() && !p.NodeLostAt.After(p.DeletedAt)
 }

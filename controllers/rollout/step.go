@@ -85,6 +85,12 @@ type Result struct {
 	Broken []string
 	// WaitingFor is a node whose hub Pods wait for.
 	WaitingFor string
+	// Lacking is a workload, such as ReplicaSet/app-5d8, that lacks as many Pods as
+	// may be unavailable, so that the Pods it has stay.
+	Lacking string
+	// Unavailable is a Pod or workload that a restart waits for, such as "Pod
+	// app-5d8-x7k2p".
+	Unavailable string
 	// Recent is true if the policy had a Pod evicted a moment ago.
 	Recent bool
 	// NextCheck is when to step again although nothing that is watched changes.
@@ -92,9 +98,11 @@ type Result struct {
 	NextCheck time.Duration
 }
 
-// NothingLeft reports whether no selected Pod has to be restarted, those that say
-// they must not be left out.
-func (r Result) NothingLeft() bool { return r.Counts.Pending == 0 && r.Counts.Unmanaged == 0 }
+// NothingLeft reports whether no selected Pod has to be restarted that can be
+// reached, those that say they must not be left out.
+func (r Result) NothingLeft() bool {
+	return r.Counts.Pending == r.Counts.Deferred && r.Counts.Unmanaged == 0
+}
 
 // Complete reports whether nothing is left, and as many Pods are available as are
 // wanted.
@@ -158,6 +166,7 @@ func (r *Restarter) carryOut(ctx context.Context, policy string, observed Observ
 		plan := MakePlan(observed.Pods, observed.Desired, rules, r.now())
 		result.Counts, result.Restarting, result.NextCheck = plan.Counts, plan.Restarting, plan.NextCheck
 		result.Broken, result.WaitingFor = plan.Broken, plan.WaitingFor
+		result.Lacking, result.Unavailable = observed.Names[plan.Lacking], observed.describe(plan.Unavailable)
 		if plan.Held > 0 {
 			result.NextCheck = earlier(result.NextCheck, heldInterval)
 		}
@@ -212,7 +221,7 @@ func (r *Restarter) evictAll(ctx context.Context, restart, pods []Pod, result *R
 			default:
 				log.FromContext(ctx).Info("Evicted Pod", "pod", answer.pod.Name)
 				result.Evicted = append(result.Evicted, answer.pod.Name)
-				terminate(pods, answer.pod.UID)
+				terminate(pods, answer.pod.UID, r.now())
 			}
 		}
 		if err := errors.Join(errs...); err != nil || blocked {
@@ -243,7 +252,10 @@ func (r *Restarter) overlayEvicted(ctx context.Context, namespace string, pods [
 			// The eviction failed after all.
 			continue
 		}
-		pod.Terminating, remaining[pod.UID] = true, true
+		pod.Terminating, pod.DeletedAt, remaining[pod.UID] = true, r.now(), true
+		if live.UID == pod.UID && live.DeletionTimestamp != nil {
+			pod.DeletedAt = deletedAt(&live)
+		}
 	}
 	if len(remaining) == 0 {
 		delete(r.evicted, namespace)
@@ -265,10 +277,10 @@ func (r *Restarter) markEvicted(pod Pod, evicted bool) {
 }
 
 // terminate marks one of pods as terminating.
-func terminate(pods []Pod, uid types.UID) {
+func terminate(pods []Pod, uid types.UID, now time.Time) {
 	for i := range pods {
 		if pods[i].UID == uid {
-			pods[i].Terminating = true
+			pods[i].Terminating, pods[i].DeletedAt = true, now
 		}
 	}
 }

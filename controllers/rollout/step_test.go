@@ -519,6 +519,9 @@ func TestTrimKeepsWhatIsObserved(t *testing.T) {
 		e.Expect(err).NotTo(HaveOccurred())
 		return observed
 	}
+	ends := metav1.NewTime(time.Now().Add(time.Minute))
+	original.DeletionTimestamp, original.DeletionGracePeriodSeconds = &ends, ptr.To(int64(90))
+	e.Expect(observe(&original).DeletedAt).To(BeTemporally("==", ends.Add(-90*time.Second)))
 	original.Annotations = map[string]string{"other": "x", v1alpha1.RestartAnnotation: "Never"}
 	trimmed, err := trimPod(original.DeepCopy())
 	e.Expect(err).NotTo(HaveOccurred())
