@@ -161,6 +161,9 @@ const (
 	ReasonNotReconciling = "NotReconciling"
 	// ReasonNotStalled: no person has to act.
 	ReasonNotStalled = "NotStalled"
+	// ReasonEvicted is that of the event about a Pod that was evicted because of a
+	// policy, which is the related object.
+	ReasonEvicted = "EvictedByPolicy"
 	// ReasonAgentRemoved is that of the event when somebody else removed an agent of
 	// the policy from kube-system/edge-hub-cfg.
 	ReasonAgentRemoved = "AgentRemoved"

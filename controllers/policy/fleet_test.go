@@ -176,7 +176,8 @@ func TestTheConfigurationIsNotLookedAtForEachPolicy(t *testing.T) {
 func TestARolloutWaits(t *testing.T) {
 	e := newEnv(t)
 	e.edgeNode("n1")
-	e.pod("app", "n1", e.replicaSet("app"))
+	owner := e.replicaSet("app")
+	e.pod("app", "n1", owner)
 	policy := e.create("one", "a")
 	policy.Spec.PodSelector = &v1alpha1.LabelSelector{}
 	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
@@ -198,6 +199,14 @@ func TestARolloutWaits(t *testing.T) {
 	e.Expect(policy.Status.Pods.Waiting).To(Equal(int32(1)))
 	e.Expect(e.announced()).To(HaveExactElements(
 		HavePrefix("Normal Applied"), HavePrefix("Normal Debouncing"), HavePrefix("Normal WaitingForHubs")))
+
+	e.hubReports("n1")
+	next()
+	e.Expect(e.announced()).To(HaveExactElements(
+		Equal("Normal EvictedByPolicy evicted because of EdgeHubPolicy one: it started before the hub of its node, n1, cached what it reads"),
+		HavePrefix("Normal Restarting")))
+	e.Expect(e.client.DeleteAllOf(t.Context(), &corev1.Pod{}, client.InNamespace("default"), client.GracePeriodSeconds(0))).To(Succeed())
+	e.pod("app-2", "n1", owner)
 
 	// A hub that cached the agent all along leaves nothing to restart.
 	row := agent("a", "")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -160,6 +161,7 @@ func (r *Reconciler) reconcile(ctx context.Context, policy *v1alpha1.EdgeHubPoli
 func (r *Reconciler) restart(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, config outcome, snapshot *fleet.Snapshot, hash string) (time.Duration, error) {
 	gate := newGate(policy, r.now())
 	result, err := r.restarter.Step(ctx, policy, snapshot, hash, gate.open())
+	r.tellEvictions(policy, result.Evicted)
 	restarts := restartOutcome(policy, result, gate, err)
 	if restarts.done && restarts.reason != v1alpha1.ReasonNotRequested && policy.Spec.PodSelector == nil {
 		// Hubs that do not know the agents yet can't say who sends them.
@@ -184,6 +186,15 @@ func (r *Reconciler) restart(ctx context.Context, policy *v1alpha1.EdgeHubPolicy
 	return sooner(retryInterval, result.NextCheck), nil
 }
 
+// tellEvictions writes an event about each Pod that was evicted because of policy.
+func (r *Reconciler) tellEvictions(policy *v1alpha1.EdgeHubPolicy, pods []rollout.Pod) {
+	for _, pod := range pods {
+		regarding := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID}}
+		r.recorder.Eventf(regarding, policy, corev1.EventTypeNormal, v1alpha1.ReasonEvicted, "Evict",
+			"evicted because of EdgeHubPolicy %s: it started before the hub of its node, %s, cached what it reads", policy.Name, pod.Node)
+	}
+}
+
 // patchStatus writes the status of policy if it differs from before, and then
 // tells of what changed. What is not urgent is written later; patchStatus returns
 // when, zero for never.
@@ -203,8 +214,10 @@ func (r *Reconciler) patchStatus(ctx context.Context, before, policy *v1alpha1.E
 		return 0, client.IgnoreNotFound(fmt.Errorf("patch status of EdgeHubPolicy: %w", err))
 	}
 	r.pace.wrote(key, r.now())
-	for _, note := range removed(&before.Status, &policy.Status) {
-		r.recorder.Eventf(policy, nil, corev1.EventTypeWarning, v1alpha1.ReasonAgentRemoved, "Reconcile", "%s", note)
+	if notes := removed(&before.Status, &policy.Status); len(notes) > 0 {
+		// Two events of one reason about one version of an object would be shown as
+		// the first of them, twice.
+		r.recorder.Eventf(policy, nil, corev1.EventTypeWarning, v1alpha1.ReasonAgentRemoved, "Reconcile", "%s", truncate(strings.Join(notes, "; ")))
 	}
 	for _, kind := range told {
 		r.announce(policy, meta.FindStatusCondition(before.Status.Conditions, kind), meta.FindStatusCondition(policy.Status.Conditions, kind))

@@ -72,8 +72,8 @@ type Result struct {
 	Counts v1alpha1.PodCounts
 	// Restarting is how many Pods may be unavailable because of the rollout.
 	Restarting int
-	// Evicted are the names of the Pods the step evicted.
-	Evicted []string
+	// Evicted are the Pods the step evicted.
+	Evicted []Pod
 	// Blocked says which PodDisruptionBudgets hold up Pods that may be restarted
 	// otherwise, empty if none does. The first refusal does not count: it is
 	// normal just after a Pod became ready, which budgets learn a moment later.
@@ -220,7 +220,7 @@ func (r *Restarter) evictAll(ctx context.Context, restart, pods []Pod, result *R
 				blocked = true
 			default:
 				log.FromContext(ctx).Info("Evicted Pod", "pod", answer.pod.Name)
-				result.Evicted = append(result.Evicted, answer.pod.Name)
+				result.Evicted = append(result.Evicted, answer.pod)
 				terminate(pods, answer.pod.UID, r.now())
 			}
 		}

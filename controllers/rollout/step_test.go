@@ -270,7 +270,7 @@ func TestStepNamesDisruptionBudget(t *testing.T) {
 	result, err := restarter.Step(t.Context(), policy, e.hubs(), hash, true)
 	e.Expect(err).NotTo(HaveOccurred())
 	e.Expect(result.Evicted).To(HaveLen(1))
-	e.Expect(result.Evicted[0]).To(HavePrefix("free-"))
+	e.Expect(result.Evicted[0].Name).To(HavePrefix("free-"))
 	e.Eventually(func(g Gomega) {
 		clock = clock.Add(time.Hour)
 		result, err = restarter.Step(t.Context(), policy, e.hubs(), hash, true)
@@ -336,6 +336,7 @@ func TestStepLeavesOthersAlone(t *testing.T) {
 		change(pod)
 		e.Expect(e.client.Create(t.Context(), pod)).To(Succeed())
 	}
+	e.nodes.Hold(func(pod *corev1.Pod) bool { return pod.Name == "finished" })
 	create("bare", func(*corev1.Pod) {})
 	create("other-node", func(pod *corev1.Pod) { pod.Spec.NodeName = e.namespace + "-b" })
 	create("other-app", func(pod *corev1.Pod) { pod.Labels["app"] = "other" })
@@ -346,7 +347,6 @@ func TestStepLeavesOthersAlone(t *testing.T) {
 	create("owned", func(pod *corev1.Pod) {
 		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: owner.Name, UID: owner.UID, Controller: ptr.To(true)}}
 	})
-	e.nodes.Hold(func(pod *corev1.Pod) bool { return pod.Name == "finished" })
 	e.awaitReady("app", 4)
 	finished := &corev1.Pod{ObjectMeta: e.meta("finished")}
 	e.Eventually(func() error {

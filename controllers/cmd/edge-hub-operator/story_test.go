@@ -105,6 +105,8 @@ func TestStory(t *testing.T) {
 		ContainSubstring("Applied"), ContainSubstring("3 of 3 Pods restarted"), ContainSubstring("OfflineReady"), ContainSubstring("Deleted")))
 	s.Expect(s.kubectl("events", "--for", "edgehubnode/edge-1", "-A")).To(And(ContainSubstring("NodeNotReady"), ContainSubstring("the Node is ready again")))
 
+	s.Expect(strings.Count(s.kubectl("get", "events.v1.events.k8s.io", "--field-selector", "reason=EvictedByPolicy", "-o", "jsonpath={.items[*].regarding.kind}"), "Pod")).To(Equal(3))
+
 	// An EdgeHubNode goes with its Node.
 	s.kubectl("delete", "node", "edge-2")
 	s.Eventually(func() string { return s.kubectl("get", "ehn", "-o", "name") }).Should(Equal("edgehubnode.edgehub.io/edge-1"))

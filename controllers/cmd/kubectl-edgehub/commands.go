@@ -110,7 +110,7 @@ func gone(ctx context.Context, c client.Client, namespace, name string) error {
 	for _, e := range events {
 		text += fmt.Sprintf("\n  %s %s: %s", e.ReportingController, e.Reason, e.Message)
 	}
-	return fmt.Errorf("%s\nthe evictions of a policy are among its events: kubectl events -n %s --for edgehubpolicy/NAME", text, namespace)
+	return fmt.Errorf("%s\nwhat else policies did is among their events: kubectl events -n %s --for edgehubpolicy/NAME", text, namespace)
 }
 
 func (o *printer) json(what any) error {
