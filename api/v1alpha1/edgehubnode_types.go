@@ -54,8 +54,10 @@ const (
 	MaxNodeAgents = 256
 	// MaxNodeUncached is how many agents that are not cached are.
 	MaxNodeUncached = 64
-	// MaxAgentPods is how many Pods of an agent are.
+	// MaxAgentPods is how many Pods of an agent are, and MaxNodePods of all agents
+	// together: etcd takes no object of more than 1.5 MiB.
 	MaxAgentPods = 128
+	MaxNodePods  = 1024
 )
 
 // EdgeHubNodeStatus is what a hub reports.
@@ -181,7 +183,8 @@ type NodeAgent struct {
 	// +optional
 	Relists int64 `json:"relists,omitempty"`
 	// pods are the Pods of this node that were seen to send this User-Agent and
-	// still exist as far as the hub knows, at most 128.
+	// still exist as far as the hub knows, at most 128. All agents of a node have
+	// at most 1024 together, which namespaces share.
 	// +optional
 	// +listType=map
 	// +listMapKey=uid

@@ -3,7 +3,6 @@ package report
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -89,6 +88,7 @@ func (s State) Status() v1alpha1.EdgeHubNodeStatus {
 	status.AgentsReady = fmt.Sprintf("%d/%d", ready, len(status.Agents))
 	status.Conditions = s.conditions(status.Agents, ready)
 	status.Agents, status.AgentsOmitted = bounded(status.Agents)
+	boundPods(status.Agents)
 	for _, pair := range s.Uncached {
 		if len(pair.Agent) <= maxAgentName && len(status.Uncached) < v1alpha1.MaxNodeUncached {
 			status.Uncached = append(status.Uncached, v1alpha1.UncachedAgent{Name: pair.Agent, Namespace: pair.Namespace})
@@ -178,27 +178,6 @@ func notReady(agents []v1alpha1.NodeAgent) string {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text
-}
-
-// bounded returns as many agents as may be reported, those that are not ready
-// first, and how many that leaves out.
-func bounded(agents []v1alpha1.NodeAgent) (some []v1alpha1.NodeAgent, omitted int32) {
-	if len(agents) > v1alpha1.MaxNodeAgents {
-		slices.SortStableFunc(agents, func(a, b v1alpha1.NodeAgent) int {
-			if a.OfflineReady == b.OfflineReady {
-				return 0
-			} else if b.OfflineReady {
-				return -1
-			}
-			return 1
-		})
-		omitted = int32(len(agents) - v1alpha1.MaxNodeAgents)
-		agents = agents[:v1alpha1.MaxNodeAgents]
-	}
-	slices.SortFunc(agents, func(a, b v1alpha1.NodeAgent) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Namespace, b.Namespace))
-	})
-	return agents, omitted
 }
 
 func textOf(err error) string {

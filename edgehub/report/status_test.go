@@ -68,40 +68,6 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestStatusIsBounded, whatever a node has seen.
-func TestStatusIsBounded(t *testing.T) {
-	var s State
-	for i := range 2 * v1alpha1.MaxNodeAgents {
-		a := ready(fmt.Sprintf("app-%04d", i), 1)
-		if i%2 == 1 {
-			a.Missing = map[string]int{v1alpha1.NodeAgentDisk: 1}
-			a.Example = map[string]string{v1alpha1.NodeAgentDisk: strings.Repeat("ü", 10000)}
-		}
-		a.Pods = make([]v1alpha1.NodePod, 2*v1alpha1.MaxAgentPods)
-		s.Agents = append(s.Agents, a)
-		s.Uncached = append(s.Uncached, Pair{Agent: fmt.Sprint(i)})
-	}
-	s.Agents = append(s.Agents, ready(strings.Repeat("x", 1000), 1))
-	s.ConfigProblem = errors.New(strings.Repeat("x", 1<<20))
-	status := s.Status()
-	if len(status.Agents) != v1alpha1.MaxNodeAgents || status.AgentsOmitted != v1alpha1.MaxNodeAgents || len(status.Uncached) != v1alpha1.MaxNodeUncached {
-		t.Errorf("%d agents, %d omitted, %d uncached", len(status.Agents), status.AgentsOmitted, len(status.Uncached))
-	}
-	for _, a := range status.Agents {
-		if a.OfflineReady || len(a.Pods) > v1alpha1.MaxAgentPods || len(a.Message) > maxMessage {
-			t.Fatalf("%s: ready %v, %d Pods, a message of %d bytes", a.Name, a.OfflineReady, len(a.Pods), len(a.Message))
-		}
-	}
-	if status.AgentsReady != "256/512" {
-		t.Errorf("%s are ready", status.AgentsReady)
-	}
-	for _, c := range status.Conditions {
-		if len(c.Message) > maxCondition {
-			t.Errorf("the message of %s has %d bytes", c.Type, len(c.Message))
-		}
-	}
-}
-
 func TestSize(t *testing.T) {
 	for bytes, want := range map[int64]string{
 		0: "0", 1023: "1023", 1024: "1.0Ki", 10 << 10: "10Ki", 1023 << 10: "1.0Mi", 12 << 20: "12Mi",
