@@ -44,35 +44,40 @@ type appliedMeta struct {
 	OwnerReferences []metav1.OwnerReference `json:"ownerReferences,omitempty"`
 }
 
+// path is that of the EdgeHubNode.
+func (c *client) path() string { return nodesPath + url.PathEscape(c.node) }
+
 var errNoNode = errors.New("the Node does not exist yet")
 
-// get returns the status that was reported last, an empty one if none was.
-func (c *client) get(ctx context.Context) (*v1alpha1.EdgeHubNodeStatus, error) {
+// get returns the EdgeHubNode, an empty one if there is none.
+func (c *client) get(ctx context.Context) (*v1alpha1.EdgeHubNode, error) {
 	var node v1alpha1.EdgeHubNode
-	err := c.do(ctx, http.MethodGet, nodesPath+url.PathEscape(c.node), "", nil, &node)
+	err := c.do(ctx, http.MethodGet, c.path(), "", nil, &node)
 	if err != nil && !apierrors.IsNotFound(err) {
 		return nil, fmt.Errorf("read EdgeHubNode: %w", err)
 	}
-	return &node.Status, nil
+	return &node, nil
 }
 
-// apply reports a status. The EdgeHubNode is made if there is none.
-func (c *client) apply(ctx context.Context, status *v1alpha1.EdgeHubNodeStatus) error {
-	err := c.applyStatus(ctx, status)
+// apply reports a status. The EdgeHubNode is made if there is none. It returns the
+// resourceVersion.
+func (c *client) apply(ctx context.Context, status *v1alpha1.EdgeHubNodeStatus) (string, error) {
+	version, err := c.applyStatus(ctx, status)
 	if !apierrors.IsNotFound(err) {
-		return err
+		return version, err
 	}
 	if err := c.create(ctx); err != nil {
-		return err
+		return "", err
 	}
 	return c.applyStatus(ctx, status)
 }
 
-func (c *client) applyStatus(ctx context.Context, status *v1alpha1.EdgeHubNodeStatus) error {
-	if err := c.patch(ctx, "/status", &applied{Metadata: appliedMeta{Name: c.node}, Status: status}); err != nil {
-		return fmt.Errorf("apply status of EdgeHubNode: %w", err)
+func (c *client) applyStatus(ctx context.Context, status *v1alpha1.EdgeHubNodeStatus) (string, error) {
+	var node metav1.PartialObjectMetadata
+	if err := c.patch(ctx, "/status", &applied{Metadata: appliedMeta{Name: c.node}, Status: status}, &node); err != nil {
+		return "", fmt.Errorf("apply status of EdgeHubNode: %w", err)
 	}
-	return nil
+	return node.ResourceVersion, nil
 }
 
 // create makes the EdgeHubNode, owned by its Node.
@@ -86,30 +91,39 @@ func (c *client) create(ctx context.Context) error {
 		return fmt.Errorf("read Node: %w", err)
 	}
 	owner := metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: c.node, UID: node.UID}
-	if err := c.patch(ctx, "", &applied{Metadata: appliedMeta{c.node, []metav1.OwnerReference{owner}}}); err != nil {
+	if err := c.patch(ctx, "", &applied{Metadata: appliedMeta{c.node, []metav1.OwnerReference{owner}}}, nil); err != nil {
 		return fmt.Errorf("create EdgeHubNode: %w", err)
 	}
 	return nil
 }
 
-func (c *client) patch(ctx context.Context, subresource string, object *applied) error {
+func (c *client) patch(ctx context.Context, subresource string, object *applied, into any) error {
 	object.Kind, object.APIVersion = "EdgeHubNode", v1alpha1.GroupVersion.String()
 	body, err := json.Marshal(object)
 	if err != nil {
 		return err
 	}
-	path := nodesPath + url.PathEscape(c.node) + subresource + "?fieldManager=" + fieldManager + "&force=true"
-	return c.do(ctx, http.MethodPatch, path, string(types.ApplyPatchType), body, nil)
+	path := c.path() + subresource + "?fieldManager=" + fieldManager + "&force=true"
+	return c.do(ctx, http.MethodPatch, path, string(types.ApplyPatchType), body, into)
 }
 
-// do sends a request. Where it goes is the http.Client's to say.
-func (c *client) do(ctx context.Context, method, path, contentType string, body []byte, into any) error {
+// request is a request. Where it goes is the http.Client's to say.
+func (c *client) request(ctx context.Context, method, path string, body []byte) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "https://kube-apiserver"+path, bytes.NewReader(body))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "edge-hub")
+	return req, nil
+}
+
+// do sends a request.
+func (c *client) do(ctx context.Context, method, path, contentType string, body []byte, into any) error {
+	req, err := c.request(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}

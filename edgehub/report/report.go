@@ -30,11 +30,13 @@ const (
 	// driftPeriods is the shortest time between two reports if numbers alone have
 	// changed a little, and the longest after which a failure is tried again.
 	driftPeriods = 20
+	// noNodePeriods is the same if the Node does not exist.
+	noNodePeriods = 2
 )
 
 const (
 	// checkPeriod is how often it is looked whether the EdgeHubNode still is what
-	// was reported: it goes with its Node, which may be made anew.
+	// was reported, and the longest time that one watch of it lasts.
 	checkPeriod = 6 * time.Hour
 	// outage is for how long the cloud must be out of reach for its return to be
 	// a transition: about as long as a Node stays ready without its kubelet.
@@ -68,13 +70,15 @@ type Reporter struct {
 	client  client
 
 	last      *v1alpha1.EdgeHubNodeStatus // that was reported; nil if it is not known
-	sent      time.Time                   // when that was
-	checked   time.Time                   // when it was last known to be there
-	due       time.Time                   // when to report what has changed, zero if nothing has
-	lost      time.Time                   // when the cloud was lost, zero while it is there
-	connected time.Time                   // when it came back from an outage
-	retry     time.Duration               // after the next failure
-	after     time.Time                   // before that nothing is sent
+	version   string                      // resourceVersion of the EdgeHubNode, "" if it is not known to be there
+	watch     watching
+	sent      time.Time     // when that was
+	checked   time.Time     // when it was last known to be there
+	due       time.Time     // when to report what has changed, zero if nothing has
+	lost      time.Time     // when the cloud was lost, zero while it is there
+	connected time.Time     // when it came back from an outage
+	retry     time.Duration // after the next failure
+	after     time.Time     // before that nothing is sent
 	logged    time.Time
 
 	reports, errors prometheus.Counter
@@ -108,6 +112,7 @@ func New(options Options) *Reporter {
 func (r *Reporter) Run(ctx context.Context) {
 	ticker := time.NewTicker(r.options.Period / looks)
 	defer ticker.Stop()
+	defer r.watch.close()
 	for {
 		select {
 		case <-ctx.Done():
@@ -125,6 +130,7 @@ func (r *Reporter) look(ctx context.Context) {
 		if r.lost.IsZero() {
 			r.lost = now
 		}
+		r.watch.close()
 		return
 	}
 	if !r.lost.IsZero() {
@@ -133,7 +139,9 @@ func (r *Reporter) look(ctx context.Context) {
 		}
 		r.lost, r.due = time.Time{}, time.Time{}
 		r.after, r.retry = now.Add(rand.N(r.options.Period/spread)), 0
+		r.watch.after = now.Add(rand.N(2 * r.options.Period))
 	}
+	r.follow(ctx, now)
 	if now.Before(r.after) {
 		return
 	}
@@ -153,11 +161,11 @@ func (r *Reporter) check(ctx context.Context, now time.Time) error {
 	if r.last != nil && now.Sub(r.checked) < checkPeriod {
 		return nil
 	}
-	last, err := r.client.get(ctx)
+	node, err := r.client.get(ctx)
 	if err != nil {
 		return err
 	}
-	r.last, r.checked = last, now.Add(-rand.N(checkPeriod/4)) // not all hubs in one moment
+	r.last, r.version, r.checked = &node.Status, node.ResourceVersion, now.Add(-rand.N(checkPeriod/4)) // not all hubs in one moment
 	return nil
 }
 
@@ -182,8 +190,12 @@ func (r *Reporter) report(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	status := dated(r.last, &next, now, r.connected)
-	if err := r.client.apply(ctx, status); err != nil {
+	version, err := r.client.apply(ctx, status)
+	if err != nil {
 		return err
+	}
+	if r.version == "" {
+		r.version = version
 	}
 	r.last, r.sent, r.due, r.retry = status, now, time.Time{}, 0
 	r.reports.Inc()
@@ -194,6 +206,9 @@ func (r *Reporter) report(ctx context.Context, now time.Time) error {
 func (r *Reporter) failed(now time.Time, err error) {
 	r.errors.Inc()
 	r.retry = min(max(2*r.retry, r.options.Period), driftPeriods*r.options.Period)
+	if errors.Is(err, errNoNode) { // it is being made anew as a rule
+		r.retry = min(r.retry, noNodePeriods*r.options.Period)
+	}
 	r.after = now.Add(r.retry/2 + rand.N(r.retry/2))
 	if now.Sub(r.logged) < quietAfter {
 		return

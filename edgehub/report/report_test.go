@@ -27,6 +27,52 @@ type cloud struct {
 	object  *v1alpha1.EdgeHubNode
 	applied []time.Time
 	times   int // requests
+	nodeUID string
+	watches map[*io.PipeWriter]bool
+	refused int // the code that watches are refused with, 0 if they are not
+}
+
+// watch answers a watch of the EdgeHubNode. c.mu is held.
+func (c *cloud) watch(req *http.Request) *http.Response {
+	q := req.URL.Query()
+	if q.Get("fieldSelector") != "metadata.name=edge-1" || q.Get("resourceVersion") == "" || q.Get("timeoutSeconds") == "" {
+		panic(req.URL.String())
+	}
+	r, w := io.Pipe()
+	c.watches[w] = true
+	context.AfterFunc(req.Context(), func() { w.CloseWithError(io.ErrUnexpectedEOF) })
+	return &http.Response{StatusCode: 200, Body: r}
+}
+
+// tell sends an event to the watches there are, and ends them if it is empty.
+func (c *cloud) tell(event string) {
+	c.mu.Lock()
+	watches := c.watches
+	if event == "" {
+		c.watches = map[*io.PipeWriter]bool{}
+	}
+	c.mu.Unlock()
+	for w := range watches {
+		if event == "" {
+			w.Close()
+		} else {
+			_, _ = w.Write([]byte(event))
+		}
+	}
+}
+
+// remove deletes the EdgeHubNode.
+func (c *cloud) remove() {
+	c.mu.Lock()
+	c.object = nil
+	c.mu.Unlock()
+	c.tell(`{"type": "DELETED", "object": {"metadata": {"resourceVersion": "9"}}}`)
+}
+
+func (c *cloud) requests() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.times
 }
 
 func (c *cloud) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -46,12 +92,17 @@ func (c *cloud) RoundTrip(req *http.Request) (*http.Response, error) {
 		if c.noNode {
 			return answer(404, missing)
 		}
-		return answer(200, map[string]any{"kind": "Node", "metadata": map[string]any{"name": "edge-1", "uid": "uid-1"}})
+		return answer(200, map[string]any{"kind": "Node", "metadata": map[string]any{"name": "edge-1", "uid": c.nodeUID}})
 	case "GET " + nodesPath + "edge-1":
 		if c.object == nil {
 			return answer(404, missing)
 		}
 		return answer(200, c.object)
+	case "GET " + strings.TrimSuffix(nodesPath, "/"):
+		if c.refused != 0 {
+			return answer(c.refused, metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status"}, Reason: metav1.StatusReasonForbidden, Code: int32(c.refused)})
+		}
+		return c.watch(req), nil
 	case "PATCH " + nodesPath + "edge-1":
 		if c.noKind {
 			return answer(404, "404 page not found")
@@ -60,6 +111,7 @@ func (c *cloud) RoundTrip(req *http.Request) (*http.Response, error) {
 		if err := json.NewDecoder(req.Body).Decode(c.object); err != nil {
 			return nil, err
 		}
+		c.object.ResourceVersion = "7"
 		return answer(201, c.object)
 	case "PATCH " + nodesPath + "edge-1/status":
 		if c.object == nil {
@@ -111,7 +163,7 @@ func ready(name string, objects int64) Agent {
 // reporting runs a reporter until run returns.
 func reporting(t *testing.T, run func(f *fleet)) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fleet{T: t, cloud: &cloud{}, online: true, state: State{Version: "v1", Hash: "v1-0", Agents: []Agent{ready("app", 100)}}}
+		f := &fleet{T: t, cloud: &cloud{nodeUID: "uid-1", watches: map[*io.PipeWriter]bool{}}, online: true, state: State{Version: "v1", Hash: "v1-0", Agents: []Agent{ready("app", 100)}}}
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		r := New(Options{Node: "edge-1", Source: f, Client: &http.Client{Transport: f.cloud}, Online: func() bool {
@@ -152,7 +204,11 @@ func TestReportsWhatChangesAndNothingElse(t *testing.T) {
 		if object.OwnerReferences[0].UID != "uid-1" || object.Status.AgentsReady != "1/1" || object.Status.ReportTime == nil {
 			f.Fatalf("%+v", object)
 		}
+		before := f.cloud.requests()
 		f.expect("at rest for a day", f.reports(24*time.Hour), 0)
+		if n := f.cloud.requests() - before; n > 8 {
+			t.Errorf("%d requests in a day at rest", n)
+		}
 		f.set(func(s *State) { s.Hash = "v1-1" })
 		f.expect("a configuration", f.reports(DefaultPeriod), 1)
 
@@ -245,8 +301,11 @@ func TestFailuresAreRetriedLessAndLess(t *testing.T) {
 				f.cloud.mu.Unlock()
 				f.expect("failing", f.reports(3*time.Hour), 0)
 				f.cloud.mu.Lock()
-				// Each try is of up to four requests.
-				if f.cloud.times < 10 || f.cloud.times > 4*40 {
+				most := 4 * 40 // each try is of up to four requests
+				if f.cloud.noNode {
+					most = 3 * 60 * 4 // which is about to come back
+				}
+				if f.cloud.times < 10 || f.cloud.times > most {
 					f.Errorf("%d requests in three hours", f.cloud.times)
 				}
 				fail(f.cloud, false)
@@ -257,13 +316,78 @@ func TestFailuresAreRetriedLessAndLess(t *testing.T) {
 	}
 }
 
-// TestAnEdgeHubNodeThatIsGoneIsMadeAnew: it goes with its Node.
+// TestAnEdgeHubNodeThatIsGoneIsMadeAnew within about a minute: it goes with its Node,
+// and a person may delete it.
 func TestAnEdgeHubNodeThatIsGoneIsMadeAnew(t *testing.T) {
+	const soon = 75 * time.Second
 	reporting(t, func(f *fleet) {
+		f.reports(2 * time.Minute)
+		f.cloud.remove()
+		f.expect("deleted", f.reports(soon), 1)
+		f.cloud.tell(`{"type": "MODIFIED", "object": {"metadata": {"resourceVersion": "11"}}}`)
+		f.cloud.tell(`{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "12"}}}`)
+		f.expect("at rest", f.reports(time.Hour), 0)
+
+		// A watch that ends goes on, and one that can't looks what is there.
+		f.cloud.tell("")
+		f.expect("a watch that ends", f.reports(2*time.Minute), 0)
+		f.cloud.remove()
+		f.expect("deleted again", f.reports(soon), 1)
+		f.reports(2 * time.Minute)
+		f.cloud.mu.Lock()
+		f.cloud.object = nil
+		f.cloud.mu.Unlock()
+		f.cloud.tell(`{"type": "ERROR", "object": {"kind": "Status", "code": 410}}`)
+		f.expect("deleted unseen", f.reports(soon), 1)
+		f.reports(2 * time.Minute)
+
+		// The Node is away for a while.
+		f.cloud.mu.Lock()
+		f.cloud.noNode = true
+		f.cloud.mu.Unlock()
+		f.cloud.remove()
+		f.expect("without a Node", f.reports(2*time.Hour), 0)
+		f.cloud.mu.Lock()
+		f.cloud.noNode, f.cloud.nodeUID = false, "uid-2"
+		f.cloud.mu.Unlock()
+		f.expect("with a new Node", f.reports(soon), 1)
+		if uid := f.cloud.object.OwnerReferences[0].UID; uid != "uid-2" {
+			t.Errorf("owned by %s", uid)
+		}
+	})
+}
+
+// TestReportingGoesOnWithoutAWatch, and an outage ends the watch.
+func TestReportingGoesOnWithoutAWatch(t *testing.T) {
+	reporting(t, func(f *fleet) {
+		f.cloud.refused = 403
 		f.reports(time.Minute)
+		before := f.cloud.requests()
+		f.expect("at rest", f.reports(24*time.Hour), 0)
+		if n := f.cloud.requests() - before; n > 12 {
+			t.Errorf("%d requests in a day", n)
+		}
 		f.cloud.mu.Lock()
 		f.cloud.object = nil
 		f.cloud.mu.Unlock()
 		f.expect("gone", f.reports(checkPeriod+time.Hour), 1)
+	})
+	reporting(t, func(f *fleet) {
+		f.reports(2 * time.Minute)
+		f.setOnline(false)
+		f.reports(time.Minute)
+		before := f.cloud.requests()
+		f.cloud.remove()
+		f.expect("offline", f.reports(time.Hour), 0)
+		if n := f.cloud.requests() - before; n != 0 {
+			t.Errorf("%d requests offline", n)
+		}
+		f.cloud.mu.Lock()
+		f.cloud.watches = map[*io.PipeWriter]bool{}
+		f.cloud.mu.Unlock()
+		f.setOnline(true)
+		f.reports(2 * time.Minute)
+		f.cloud.tell(`{"type": "DELETED", "object": {"metadata": {"resourceVersion": "9"}}}`)
+		f.expect("online again", f.reports(75*time.Second), 1)
 	})
 }

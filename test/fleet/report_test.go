@@ -6,11 +6,36 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
 	"github.com/edgehub-io/edge-hub/test/hub"
 )
+
+// TestAnEdgeHubNodeThatIsDeletedIsBack, each time, and it is its hub that notices.
+func TestAnEdgeHubNodeThatIsDeletedIsBack(t *testing.T) {
+	w := newWorld(t, map[string]string{"cache_agents": app})
+	w.Expect(w.get(configMaps)).To(Equal(200))
+	w.Eventually(w.row).Should(Equal("true"))
+	for range 2 {
+		before := w.node().UID
+		output, err := w.cluster.Kubectl("delete", "ehn", hub.NodeName).CombinedOutput()
+		w.Expect(err).NotTo(HaveOccurred(), "%s", output)
+		w.Eventually(w.row).Should(Equal("true"))
+		w.Expect(w.node().UID).NotTo(Equal(before))
+	}
+	// With its Node, as the garbage collector does.
+	nodes := w.client.CoreV1().Nodes()
+	w.Expect(nodes.Delete(t.Context(), hub.NodeName, metav1.DeleteOptions{})).To(Succeed())
+	output, err := w.cluster.Kubectl("delete", "ehn", hub.NodeName).CombinedOutput()
+	w.Expect(err).NotTo(HaveOccurred(), "%s", output)
+	w.Consistently(w.row, 5*time.Second, time.Second).Should(BeEmpty())
+	node, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: hub.NodeName}}, metav1.CreateOptions{})
+	w.Expect(err).NotTo(HaveOccurred())
+	w.Eventually(w.row).Should(Equal("true"))
+	w.Expect(w.node().OwnerReferences[0].UID).To(Equal(node.UID))
+}
 
 // TestKubectlShowsWhatANodeHasCached: the columns that take the place of logging in
 // on each node to look.
