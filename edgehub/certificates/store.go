@@ -31,6 +31,10 @@ func load(root *os.Root, name string) (*tls.Certificate, error) {
 	return &pair, nil
 }
 
+// LoadClient returns the hub's own client certificate that a Manager has kept in a state
+// directory, nil if there is none.
+func LoadClient(state *os.Root) (*tls.Certificate, error) { return load(state, clientFile) }
+
 // store replaces the file with a key and its certificates (PEM), durably and in
 // one step.
 func store(root *os.Root, name string, key *ecdsa.PrivateKey, certificates []byte) error {

@@ -244,6 +244,7 @@ func Uninstall(ctx context.Context, o Options, restarted bool) error {
 		return fmt.Errorf("uninstall: the hub still runs: %w", err)
 	}
 	o.say("the hub has ended")
+	o.unreport(ctx, k)
 	if err := o.release(); err != nil {
 		return fmt.Errorf("uninstall: %w", err)
 	}

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strings"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,6 +14,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/edgehub-io/edge-hub/api/hubidentity"
+	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/edgehub/report"
 )
 
 // TestAHubWritesItsOwnEdgeHubNodeOnly: what a node that was taken over can't do to
@@ -83,8 +87,17 @@ func TestAHubWritesItsOwnEdgeHubNodeOnly(t *testing.T) {
 	for name, client := range map[string]kubernetes.Interface{"another hub": two, "the kubelet": kubelet} {
 		w.Expect(apply(client, "edge-1", "/status", nil)).To(MatchError(ContainSubstring("forbidden")), name)
 	}
-	err := one.Discovery().RESTClient().Delete().AbsPath("/apis/edgehub.io/v1alpha1/edgehubnodes/edge-1").Do(t.Context()).Error()
-	w.Expect(err).To(MatchError(ContainSubstring("forbidden")))
+	remove := func(client kubernetes.Interface, name string) error {
+		return client.Discovery().RESTClient().Delete().AbsPath("/apis/edgehub.io/v1alpha1/edgehubnodes/" + name).Do(t.Context()).Error()
+	}
+	for name, client := range map[string]kubernetes.Interface{"another hub": two, "the kubelet": kubelet} {
+		w.Expect(remove(client, "edge-1")).To(MatchError(ContainSubstring("forbidden")), name)
+	}
+	w.Expect(remove(two, "")).To(MatchError(ContainSubstring("forbidden")), "all of them")
+	w.Expect(remove(one, "edge-1")).To(Succeed(), "its own")
+	w.Expect(apply(one, "edge-1", "", ownedBy(own))).To(Succeed(), "anew")
+
+	w.Expect(w.applyLargest(one)).To(Succeed())
 
 	// Labels of somebody else's do not keep the hub from reporting, nor does it
 	// take them away.
@@ -95,4 +108,34 @@ func TestAHubWritesItsOwnEdgeHubNodeOnly(t *testing.T) {
 	output, err = w.cluster.Kubectl("get", "ehn", "edge-1", "-o", "jsonpath={.metadata.labels.site} {.status.version}").CombinedOutput()
 	w.Expect(err).NotTo(HaveOccurred())
 	w.Expect(string(output)).To(Equal("north v1"))
+}
+
+// applyLargest writes the largest report that there can be: no tenant can make a node's
+// so large that it is refused.
+func (w *world) applyLargest(client kubernetes.Interface) error {
+	w.Helper()
+	var state report.State
+	for i := range 2 * v1alpha1.MaxNodeAgents {
+		agent := report.Agent{Pair: report.Pair{Agent: fmt.Sprintf("%0128d", i), Namespace: fmt.Sprintf("%063d", i%10)}, Since: time.Now(), Relists: 1 << 62}
+		agent.Missing = map[string]int{v1alpha1.NodeAgentTooLarge: 1000}
+		agent.Example = map[string]string{v1alpha1.NodeAgentTooLarge: strings.Repeat("x", 1000)}
+		for j := range v1alpha1.MaxAgentPods {
+			agent.Pods = append(agent.Pods, v1alpha1.NodePod{Name: strings.Repeat("x", 253), UID: types.UID(fmt.Sprintf("%036d", j))})
+		}
+		state.Agents = append(state.Agents, agent)
+		state.Uncached = append(state.Uncached, agent.Pair)
+	}
+	status := state.Status()
+	for i := range status.Conditions {
+		status.Conditions[i].LastTransitionTime = metav1.Now()
+	}
+	body, err := json.Marshal(map[string]any{
+		"apiVersion": "edgehub.io/v1alpha1", "kind": "EdgeHubNode", "metadata": map[string]any{"name": "edge-1"}, "status": status,
+	})
+	w.Expect(err).NotTo(HaveOccurred())
+	object, err := client.Discovery().RESTClient().Patch(types.ApplyPatchType).
+		AbsPath("/apis/edgehub.io/v1alpha1/edgehubnodes/edge-1/status").Param("fieldManager", "edge-hub").Param("force", "true").
+		Body(body).Do(w.Context()).Raw()
+	w.Logf("a report of %d bytes is an object of %d", len(body), len(object))
+	return err
 }
