@@ -80,7 +80,8 @@ type EdgeHubNodeStatus struct {
 	// +optional
 	Configuration *NodeConfiguration `json:"configuration,omitempty"`
 
-	// conditions are Connected, OfflineReady, ConfigValid and CacheWritable.
+	// conditions are Connected, OfflineReady, ConfigValid and CacheWritable, and
+	// ConfigCurrent where it is or was False.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
@@ -249,6 +250,10 @@ const (
 	NodeConfigValid = "ConfigValid"
 	// NodeCacheWritable is False while the cache directory can't be written.
 	NodeCacheWritable = "CacheWritable"
+	// NodeConfigCurrent is False when the hub has not taken the configuration in
+	// force for ten minutes although its Node is ready. The operator sets it, and
+	// only if that was ever so.
+	NodeConfigCurrent = "ConfigCurrent"
 )
 
 // Reasons of the conditions of an EdgeHubNode.
@@ -258,6 +263,12 @@ const (
 	// NodeReasonNodeNotReady: the Node is not ready; what is shown is what its hub
 	// last reported. (Connected False)
 	NodeReasonNodeNotReady = "NodeNotReady"
+	// NodeReasonNotReporting: the Node is ready, and the hub neither takes the
+	// configuration nor reports. (Connected False)
+	NodeReasonNotReporting = "NotReporting"
+	// NodeReasonTaken and NodeReasonBehind are those of ConfigCurrent.
+	NodeReasonTaken  = "Taken"
+	NodeReasonBehind = "Behind"
 	// NodeReasonComplete: everything that was asked for is on disk. (OfflineReady)
 	NodeReasonComplete = "Complete"
 	// NodeReasonNothingAsked: no cached agent has asked for anything yet.

@@ -277,7 +277,8 @@ type EdgeHubPolicyStatus struct {
 type NodeCounts struct {
 	// hubs are the nodes with a hub that match nodeSelector.
 	Hubs int32 `json:"hubs"`
-	// configured are those whose hub works with the current configuration.
+	// configured are those whose hub works with what the current configuration says
+	// of this namespace.
 	Configured int32 `json:"configured"`
 	// unreachable are those that are out of reach now.
 	Unreachable int32 `json:"unreachable"`
@@ -344,8 +345,8 @@ type PodCounts struct {
 	// unavailable are the Pods that are wanted and missing or not ready. New
 	// restarts wait while there are maxUnavailable of them.
 	Unavailable int32 `json:"unavailable"`
-	// deferred are pending Pods on nodes that are out of reach; they are restarted
-	// when the node returns.
+	// deferred are pending Pods on nodes that are out of reach, or can't cache; they
+	// are restarted when that is over.
 	Deferred int32 `json:"deferred"`
 	// unmanaged are Pods that have to be restarted and which the operator never
 	// evicts: no ReplicaSet, StatefulSet or DaemonSet would replace them.

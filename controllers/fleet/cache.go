@@ -3,8 +3,10 @@ package fleet
 import (
 	"maps"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -35,9 +37,13 @@ func trimHub(object any) (any, error) {
 		trimmed.Status.Configuration = &v1alpha1.NodeConfiguration{Hash: hub.Status.Configuration.Hash}
 	}
 	for _, condition := range hub.Status.Conditions {
-		if condition.Type == v1alpha1.NodeConnected || condition.Type == v1alpha1.NodeOfflineReady {
+		switch condition.Type {
+		case v1alpha1.NodeConnected, v1alpha1.NodeOfflineReady, v1alpha1.NodeConfigCurrent, v1alpha1.NodeCacheWritable:
 			trimmed.Status.Conditions = append(trimmed.Status.Conditions, condition)
 		}
+	}
+	if reported := reportedAt(hub); !reported.IsZero() {
+		trimmed.ManagedFields = []metav1.ManagedFieldsEntry{{Subresource: "status", Time: &metav1.Time{Time: reported}}}
 	}
 	for _, agent := range hub.Status.Agents {
 		row := v1alpha1.NodeAgent{
@@ -82,7 +88,24 @@ func NodeChanged(before, after *corev1.Node) bool {
 
 // HubChanged reports whether an update of an EdgeHubNode matters to every policy.
 func HubChanged(before, after *v1alpha1.EdgeHubNode) bool {
-	return hashOf(before) != hashOf(after) || !before.Status.CachingSince.Equal(after.Status.CachingSince)
+	return hashOf(before) != hashOf(after) || !before.Status.CachingSince.Equal(after.Status.CachingSince) ||
+		isFalse(before, v1alpha1.NodeConfigCurrent) != isFalse(after, v1alpha1.NodeConfigCurrent) ||
+		isFalse(before, v1alpha1.NodeCacheWritable) != isFalse(after, v1alpha1.NodeCacheWritable)
+}
+
+func isFalse(hub *v1alpha1.EdgeHubNode, condition string) bool {
+	return meta.IsStatusConditionFalse(hub.Status.Conditions, condition)
+}
+
+// reportedAt returns when somebody other than the operator last wrote the status of
+// hub, by the clock of kube-apiserver, zero if that is not known.
+func reportedAt(hub *v1alpha1.EdgeHubNode) (latest time.Time) {
+	for _, entry := range hub.ManagedFields {
+		if entry.Subresource == "status" && entry.Manager != FieldOwner && entry.Time != nil && entry.Time.After(latest) {
+			latest = entry.Time.Time
+		}
+	}
+	return latest
 }
 
 // ChangedUses returns what a hub reports differently of.

@@ -222,7 +222,7 @@ func TestConnected(t *testing.T) {
 			return c.SubResource(sub).Apply(ctx, object, options...)
 		},
 	})
-	reconciler := NewReconciler(counting, recorder, func() time.Time { return noon.Add(time.Minute) })
+	reconciler := NewReconciler(counting, &Configurations{}, recorder, func() time.Time { return noon.Add(time.Minute) })
 	reconcile := func() *metav1.Condition {
 		t.Helper()
 		for range 2 { // the second one has nothing to do

@@ -31,8 +31,8 @@ const (
 )
 
 // SetupWithManager registers the controller with manager, whose cache needs the
-// options of CacheByObject.
-func SetupWithManager(manager ctrl.Manager) error {
+// options of CacheByObject. configurations are those that have been in force.
+func SetupWithManager(manager ctrl.Manager, configurations *Configurations) error {
 	return ctrl.NewControllerManagedBy(manager).
 		Named("edgehubnode").
 		For(&v1alpha1.EdgeHubNode{}, builder.WithPredicates(predicate.Funcs{
@@ -54,5 +54,5 @@ func SetupWithManager(manager ctrl.Manager) error {
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](firstRetry, lastRetry),
 			EnableWarmup:            ptr.To(true),
 		}).
-		Complete(NewReconciler(manager.GetClient(), manager.GetEventRecorder("edge-hub-operator"), time.Now))
+		Complete(NewReconciler(manager.GetClient(), configurations, manager.GetEventRecorder("edge-hub-operator"), time.Now))
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -36,6 +37,11 @@ type Node struct {
 	CachingSince time.Time
 	// OfflineReady is true if every agent's Pods would start without the cloud.
 	OfflineReady bool
+	// Stale is true if the hub does not take configurations although the Node is
+	// ready: it may have been removed.
+	Stale bool
+	// CacheFails is true if the cache directory can't be written.
+	CacheFails bool
 
 	agents []v1alpha1.NodeAgent
 }
@@ -61,7 +67,7 @@ type Counts struct {
 	// Hubs are all of them, Unreachable those whose Node is not ready.
 	Hubs, Unreachable int
 	// ByHash are those that work with each configuration, by its hash;
-	// ReachableByHash leaves out those that are unreachable.
+	// ReachableByHash leaves out those that are unreachable or stale.
 	ByHash, ReachableByHash map[string]int
 	// ByState are those in each state.
 	ByState map[State]int
@@ -106,11 +112,9 @@ func newNode(hub *v1alpha1.EdgeHubNode, object *corev1.Node) *Node {
 	if since := hub.Status.CachingSince; since != nil {
 		node.CachingSince = since.Time
 	}
-	for _, condition := range hub.Status.Conditions {
-		if condition.Type == v1alpha1.NodeOfflineReady {
-			node.OfflineReady = condition.Status == "True"
-		}
-	}
+	node.OfflineReady = meta.IsStatusConditionTrue(hub.Status.Conditions, v1alpha1.NodeOfflineReady)
+	node.Stale = isFalse(hub, v1alpha1.NodeConfigCurrent)
+	node.CacheFails = isFalse(hub, v1alpha1.NodeCacheWritable)
 	if object != nil {
 		node.Exists, node.Labels = true, object.Labels
 		node.Ready, node.LostAt = Readiness(object)
@@ -129,6 +133,19 @@ func Readiness(node *corev1.Node) (ready bool, lostAt time.Time) {
 		}
 	}
 	return false, time.Time{}
+}
+
+// readySince returns since when a Node, which may be nil, is ready, zero if it is not.
+func readySince(node *corev1.Node) time.Time {
+	if node == nil {
+		return time.Time{}
+	}
+	for _, condition := range node.Status.Conditions {
+		if condition.Type == corev1.NodeReady && condition.Status == corev1.ConditionTrue {
+			return condition.LastTransitionTime.Time
+		}
+	}
+	return time.Time{}
 }
 
 // Node returns an edge node, nil if name is not that of one.
@@ -169,10 +186,11 @@ func (s *Snapshot) Count(selector labels.Selector) Counts {
 		counts.Hubs++
 		counts.ByHash[node.Hash]++
 		counts.ByState[State{node.Ready, node.OfflineReady}]++
-		if node.Ready {
-			counts.ReachableByHash[node.Hash]++
-		} else {
+		switch {
+		case !node.Ready:
 			counts.Unreachable++
+		case !node.Stale:
+			counts.ReachableByHash[node.Hash]++
 		}
 	}
 	s.counts[text] = counts

@@ -143,7 +143,7 @@ func (s Scene) hub() string {
 	case status.Configuration == nil:
 		parts = append(parts, "it has no configuration yet")
 	case s.Configuration == "":
-		parts = append(parts, "its configuration is "+status.Configuration.Hash)
+		parts = append(parts, "its configuration is "+status.Configuration.Hash+", and whether that is the current one is not known")
 	case status.Configuration.Hash == s.Configuration:
 		parts = append(parts, "it has the current configuration")
 	default:
@@ -175,16 +175,30 @@ func (s Scene) verdict(o Observed) Verdict {
 	case rollout.Unmanaged:
 		v.Message = "it has to be restarted, and no ReplicaSet, StatefulSet or DaemonSet would replace it: restart it by hand"
 	case rollout.Deferred:
-		v.Message = "it has to be restarted, and its node is not ready: it is restarted when the node returns"
-		if !o.Pod.NodeLostAt.IsZero() {
-			v.Message += " (not ready since " + moment(o.Pod.NodeLostAt) + ")"
+		v.Message = "it has to be restarted, and its node is not ready"
+		if o.Pod.NodeReady {
+			v.Message = "it has to be restarted, and " + o.Pod.HubFails
+		} else if !o.Pod.NodeLostAt.IsZero() {
+			v.Message += " since " + moment(o.Pod.NodeLostAt)
 		}
+		v.Message += ": " + whoRestarts(o.Policy, "it is restarted when that is over")
 	case rollout.Waiting:
-		v.Message = "it has to be restarted, and the hub of its node has not taken the current configuration yet"
+		v.Message = "it has to be restarted, and the hub of its node has not taken the current configuration yet: " + whoRestarts(o.Policy, "it is restarted after that")
 	case rollout.Pending:
 		v.Message = s.pending(o)
 	}
 	return v
+}
+
+// whoRestarts is promise if policy restarts Pods, or else who does.
+func whoRestarts(policy *v1alpha1.EdgeHubPolicy, promise string) string {
+	switch policy.Spec.Restart.Strategy {
+	case v1alpha1.NeverRestart:
+		return "restart.strategy is Never, restart it by hand after that"
+	case v1alpha1.Relist:
+		return "restart.strategy is Relist, which has it list again instead"
+	}
+	return promise
 }
 
 // notSelected says why a policy is not about the Pod.

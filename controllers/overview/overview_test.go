@@ -39,7 +39,7 @@ func TestStatusCountsEachNodeOnce(t *testing.T) {
 	for _, t := range s.Trouble {
 		trouble = append(trouble, t.Node+" "+t.Condition)
 	}
-	g.Expect(trouble).To(Equal([]string{"b OfflineReady", "c Connected", "d CacheWritable"}))
+	g.Expect(trouble).To(Equal([]string{"c Connected", "d CacheWritable", "b OfflineReady"}), "the worst first")
 	g.Expect(NewStatus("", nodes, nil).Nodes.Configured).To(Equal(-1))
 }
 
@@ -106,17 +106,24 @@ func TestAVerdictSaysWhatThePodWaitsFor(t *testing.T) {
 			o.Policy.Spec.NodeSelector = &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"zone": "a"}}
 			o.Pod.Selected = false
 		}, rollout.NotSelected, "nodeSelector does not match"},
-		"no hub":         {func(s *Scene, o *Observed) { s.Hub, o.Pod.Edge, o.Pod.Selected = nil, false, false }, rollout.NotSelected, "no hub reports"},
-		"not bound":      {func(_ *Scene, o *Observed) { o.Pod.Scheduled, o.Pod.Selected = false, false }, rollout.NotSelected, "not bound"},
-		"agent not seen": {func(_ *Scene, o *Observed) { o.Policy.Spec.PodSelector, o.Pod.Selected = nil, false }, rollout.NotSelected, "has not seen the Pod send"},
-		"done":           {func(_ *Scene, o *Observed) { o.Pod.Affected = false }, rollout.Restarted, "after its node began to cache till, at 2026-03-01T12:00:00Z"},
-		"opted out":      {func(_ *Scene, o *Observed) { o.Pod.OptedOut = true }, rollout.OptedOut, "edgehub.io/restart=Never"},
-		"unmanaged":      {func(_ *Scene, o *Observed) { o.Pod.Workload = "" }, rollout.Unmanaged, "no ReplicaSet, StatefulSet or DaemonSet"},
-		"node away":      {func(_ *Scene, o *Observed) { o.Pod.NodeReady, o.Pod.NodeLostAt = false, noon }, rollout.Deferred, "not ready since 2026-03-01T12:00:00Z"},
-		"hub behind":     {func(_ *Scene, o *Observed) { o.Pod.HubCurrent = false }, rollout.Waiting, "has not taken the current configuration"},
-		"never":          {func(_ *Scene, o *Observed) { o.Policy.Spec.Restart.Strategy = v1alpha1.NeverRestart }, rollout.Pending, "strategy is Never"},
-		"relist":         {func(_ *Scene, o *Observed) { o.Policy.Spec.Restart.Strategy = v1alpha1.Relist }, rollout.Pending, "strategy is Relist"},
-		"paused":         {func(_ *Scene, o *Observed) { o.Policy.Spec.Restart.Paused = true }, rollout.Pending, "paused"},
+		"no hub":                  {func(s *Scene, o *Observed) { s.Hub, o.Pod.Edge, o.Pod.Selected = nil, false, false }, rollout.NotSelected, "no hub reports"},
+		"not bound":               {func(_ *Scene, o *Observed) { o.Pod.Scheduled, o.Pod.Selected = false, false }, rollout.NotSelected, "not bound"},
+		"agent not seen":          {func(_ *Scene, o *Observed) { o.Policy.Spec.PodSelector, o.Pod.Selected = nil, false }, rollout.NotSelected, "has not seen the Pod send"},
+		"done":                    {func(_ *Scene, o *Observed) { o.Pod.Affected = false }, rollout.Restarted, "after its node began to cache till, at 2026-03-01T12:00:00Z"},
+		"opted out":               {func(_ *Scene, o *Observed) { o.Pod.OptedOut = true }, rollout.OptedOut, "edgehub.io/restart=Never"},
+		"unmanaged":               {func(_ *Scene, o *Observed) { o.Pod.Workload = "" }, rollout.Unmanaged, "no ReplicaSet, StatefulSet or DaemonSet"},
+		"node away":               {func(_ *Scene, o *Observed) { o.Pod.NodeReady, o.Pod.NodeLostAt = false, noon }, rollout.Deferred, "not ready since 2026-03-01T12:00:00Z"},
+		"hub behind":              {func(_ *Scene, o *Observed) { o.Pod.HubCurrent = false }, rollout.Waiting, "has not taken the current configuration"},
+		"nothing is cached there": {func(_ *Scene, o *Observed) { o.Pod.HubFails = "its cache can't be written" }, rollout.Deferred, "its cache can't be written: it is restarted when that is over"},
+		"node away, never": {func(_ *Scene, o *Observed) {
+			o.Pod.NodeReady, o.Policy.Spec.Restart.Strategy = false, v1alpha1.NeverRestart
+		}, rollout.Deferred, "restart it by hand after that"},
+		"hub behind, relist": {func(_ *Scene, o *Observed) {
+			o.Pod.HubCurrent, o.Policy.Spec.Restart.Strategy = false, v1alpha1.Relist
+		}, rollout.Waiting, "list again instead"},
+		"never":  {func(_ *Scene, o *Observed) { o.Policy.Spec.Restart.Strategy = v1alpha1.NeverRestart }, rollout.Pending, "strategy is Never"},
+		"relist": {func(_ *Scene, o *Observed) { o.Policy.Spec.Restart.Strategy = v1alpha1.Relist }, rollout.Pending, "strategy is Relist"},
+		"paused": {func(_ *Scene, o *Observed) { o.Policy.Spec.Restart.Paused = true }, rollout.Pending, "paused"},
 		"window": {func(_ *Scene, o *Observed) {
 			o.Policy.Spec.Restart.Window = &v1alpha1.RestartWindow{Start: "22:00", End: "23:00", TimeZone: "UTC"}
 		}, rollout.Pending, "opens at 2026-03-01T22:00:00Z"},

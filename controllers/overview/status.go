@@ -19,7 +19,7 @@ type Status struct {
 	// Nodes sums up the nodes with a hub.
 	Nodes NodeSummary `json:"nodes"`
 	// Trouble are the nodes that are out of reach, not offline-ready, or have
-	// another problem, by name.
+	// another problem, the worst first, then by name.
 	Trouble []NodeTrouble `json:"trouble"`
 	// Policies are the EdgeHubPolicies, by namespace and name.
 	Policies []Policy `json:"policies"`
@@ -96,7 +96,10 @@ func NewStatus(configuration string, nodes []v1alpha1.EdgeHubNode, policies []v1
 	for i := range policies {
 		s.Policies = append(s.Policies, newPolicy(&policies[i]))
 	}
-	slices.SortFunc(s.Trouble, func(a, b NodeTrouble) int { return cmp.Compare(a.Node, b.Node) })
+	slices.SortFunc(s.Trouble, func(a, b NodeTrouble) int {
+		worse := func(t NodeTrouble) int { return slices.Index(nodeConditions, t.Condition) }
+		return cmp.Or(worse(a)-worse(b), cmp.Compare(a.Node, b.Node))
+	})
 	slices.SortFunc(s.Policies, func(a, b Policy) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
@@ -105,7 +108,7 @@ func NewStatus(configuration string, nodes []v1alpha1.EdgeHubNode, policies []v1
 
 // nodeConditions are those that tell of trouble when they are not True; the first
 // one that does is shown.
-var nodeConditions = []string{v1alpha1.NodeConnected, v1alpha1.NodeCacheWritable, v1alpha1.NodeConfigValid, v1alpha1.NodeOfflineReady}
+var nodeConditions = []string{v1alpha1.NodeConnected, v1alpha1.NodeConfigCurrent, v1alpha1.NodeCacheWritable, v1alpha1.NodeConfigValid, v1alpha1.NodeOfflineReady}
 
 func (s *Status) add(node *v1alpha1.EdgeHubNode) {
 	status := &node.Status

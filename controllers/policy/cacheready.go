@@ -15,14 +15,14 @@ import (
 // setFleet says in the status of policy what the hubs report: how many there are,
 // where its agents are in use, and whether their Pods would start without the
 // cloud there.
-func setFleet(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, hash string) error {
+func setFleet(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, configurations *fleet.Configurations) error {
 	_, nodes, err := rollout.Selectors(policy)
 	if err != nil {
 		return err
 	}
 	all, found := snapshot.Count(nodes), inUse(policy, snapshot, nodes)
 	policy.Status.Nodes = &v1alpha1.NodeCounts{
-		Hubs: int32(all.Hubs), Configured: int32(all.ByHash[hash]), Unreachable: int32(all.Unreachable),
+		Hubs: int32(all.Hubs), Configured: int32(configured(all.ByHash, policy, configurations)), Unreachable: int32(all.Unreachable),
 		InUse: int32(found.nodes), OfflineReady: int32(found.offlineReady), TooLarge: int32(found.tooLarge.nodes),
 	}
 	policy.Status.OfflineReady = fmt.Sprintf("%d/%d", found.offlineReady, found.nodes)
@@ -129,26 +129,41 @@ func inUse(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, selector la
 	return found
 }
 
+// configured returns how many of hubs, counted by the hash of their configuration,
+// work with what the one in force says of the namespace of policy.
+func configured(hubs map[string]int, policy *v1alpha1.EdgeHubPolicy, configurations *fleet.Configurations) int {
+	sum := 0
+	for hash, number := range hubs {
+		if configurations.Current(hash, policy.Namespace) {
+			sum += number
+		}
+	}
+	return sum
+}
+
 // hubsBehind says that hubs which can be reached do not work with the configuration
 // in force yet, which is the second result. It matters to policies that go by what
 // hubs say of their agents, and once only: later on it stays false, for other policies
 // change the configuration too.
-func hubsBehind(policy *v1alpha1.EdgeHubPolicy, all fleet.Counts, hash string) (outcome, bool) {
+func hubsBehind(policy *v1alpha1.EdgeHubPolicy, all fleet.Counts, configurations *fleet.Configurations) (outcome, bool) {
 	done := meta.FindStatusCondition(policy.Status.Conditions, v1alpha1.ConditionRestartsComplete)
 	settled := done != nil && done.Status == metav1.ConditionTrue && done.ObservedGeneration == policy.Generation
-	behind := all.Hubs - all.Unreachable - all.ReachableByHash[hash]
+	behind := -configured(all.ReachableByHash, policy, configurations)
+	for _, hubs := range all.ReachableByHash {
+		behind += hubs
+	}
 	return outcome{reason: v1alpha1.ReasonWaitingForHubs, message: fmt.Sprintf(
 		"the hubs of %s do not work with the current configuration yet", counted(behind, "node"))}, behind > 0 && !settled
 }
 
 // relistOutcome says how far programs are with listing again through the cache.
-func relistOutcome(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, hash string) outcome {
+func relistOutcome(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, configurations *fleet.Configurations) outcome {
 	_, nodes, err := rollout.Selectors(policy)
 	if err != nil {
 		return outcome{reason: v1alpha1.ReasonRestartFailed, message: truncate(err.Error())}
 	}
 	found := inUse(policy, snapshot, nodes)
-	waiting, behind := hubsBehind(policy, snapshot.Count(nodes), hash)
+	waiting, behind := hubsBehind(policy, snapshot.Count(nodes), configurations)
 	switch {
 	case policy.Spec.Restart.Paused && found.notWarm.nodes > 0:
 		return outcome{reason: v1alpha1.ReasonPaused, message: fmt.Sprintf(

@@ -64,6 +64,9 @@ func (r *Reconciler) latestConfig(ctx context.Context) (hubConfig, error) {
 		return *r.latest, nil
 	}
 	state, err := r.applyConfig(ctx)
+	if err == nil && state.malformed == nil {
+		r.configurations.Set(state.hash, state.tenants.digests(state.config), r.now())
+	}
 	r.latest, r.latestAt = nil, changes
 	if err == nil && state.settled {
 		r.latest = &state
@@ -92,6 +95,10 @@ func (r *Reconciler) applyConfig(ctx context.Context) (hubConfig, error) {
 		annotated = parseAnnotation(current.Annotations[AnnotationPolicyAgents])
 	}
 	state.settled = waiting.Len() == 0
+	if !state.settled {
+		// A hub that did not notice that an agent was gone has not begun anew.
+		r.configurations.Forget()
+	}
 	state.contested, state.until = contestedPlaces(state, r.now())
 	want := merge(state.config, annotated, state.tenants.rules(), waiting.Union(state.contested), state.tenants.relist())
 	if !want.changed && !state.damaged {

@@ -66,6 +66,40 @@ func TestCacheReadyIsWhatHubsReport(t *testing.T) {
 	e.Expect(policy.Status.Nodes.TooLarge).To(Equal(int32(1)))
 }
 
+// TestTenantsDoNotWaitForEachOther: a hub that does not know of a change in another
+// namespace works with all that matters to the policy.
+func TestTenantsDoNotWaitForEachOther(t *testing.T) {
+	e := newEnv(t)
+	e.edgeNode("n1")
+	e.create("one", "a")
+	e.reconcile("one")
+	e.hubReports("n1")
+	e.expectCondition(e.reconcile("one"), "Ready", "True", "Ready")
+
+	e.createAsked("till/two", "a", "", "")
+	policy := e.reconcile("one")
+	e.Expect(policy.Status.Nodes.Configured).To(Equal(int32(1)))
+	update := func() {
+		policy.Spec.CacheAgents = append(policy.Spec.CacheAgents, "b")
+		e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+	}
+	update()
+	e.expectCondition(e.reconcile("one"), "RestartsComplete", "False", "WaitingForHubs")
+	e.hubReports("n1")
+	e.expectCondition(e.reconcile("one"), "Ready", "True", "Ready")
+
+	// What was there before somebody took an agent out says nothing.
+	policy = e.reconcile("one")
+	e.Expect(policy.Status.Nodes.Configured).To(Equal(int32(1)))
+	e.createAsked("till/three", "c", "", "")
+	e.byHand("c")
+	for range 3 {
+		policy = e.reconcile("one")
+	}
+	e.Expect(policy.Status.Agents).To(HaveLen(2))
+	e.Expect(policy.Status.Nodes.Configured).To(BeZero())
+}
+
 func TestNodeSelectorOfTheFleet(t *testing.T) {
 	e := newEnv(t)
 	e.edgeNode("n1")

@@ -52,6 +52,8 @@ type Reconciler struct {
 	recorder  events.EventRecorder
 	now       func() time.Time
 	maxQuota  resource.Quantity
+	// configurations are those that have been in force.
+	configurations *fleet.Configurations
 
 	// changes counts changes of policies and of the ConfigMap, if follows is true:
 	// latest, what applyConfig returned when there were latestAt, holds until the
@@ -66,11 +68,12 @@ type Reconciler struct {
 
 // NewReconciler returns a Reconciler. cached reads through a cache; live reads
 // from kube-apiserver. view is what hubs report. maxQuota is the largest quota of a
-// policy, see [DefaultMaxQuota]; it must not be below [MinQuota].
-func NewReconciler(cached client.Client, live client.Reader, view *fleet.View, recorder events.EventRecorder, now func() time.Time, maxQuota resource.Quantity) *Reconciler {
+// policy, see [DefaultMaxQuota]; it must not be below [MinQuota]. configurations is
+// told which is in force.
+func NewReconciler(cached client.Client, live client.Reader, view *fleet.View, configurations *fleet.Configurations, recorder events.EventRecorder, now func() time.Time, maxQuota resource.Quantity) *Reconciler {
 	return &Reconciler{
 		client: cached, live: live, fleet: view, restarter: rollout.NewRestarter(cached, live, now), recorder: recorder, now: now, maxQuota: maxQuota,
-		pace: pace{},
+		configurations: configurations, pace: pace{},
 	}
 }
 
@@ -134,7 +137,7 @@ func (r *Reconciler) reconcile(ctx context.Context, policy *v1alpha1.EdgeHubPoli
 	}
 	snapshot, err := r.fleet.Snapshot(ctx)
 	if err == nil {
-		err = setFleet(policy, snapshot, state.hash)
+		err = setFleet(policy, snapshot, r.configurations)
 	}
 	if err != nil {
 		setConditions(policy, config, outcome{reason: v1alpha1.ReasonRestartFailed, message: truncate(err.Error())})
@@ -145,7 +148,7 @@ func (r *Reconciler) reconcile(ctx context.Context, policy *v1alpha1.EdgeHubPoli
 		policy.Status.Pods, policy.Status.Restarted = nil, ""
 		restarts := waitingForConfig()
 		if config.done {
-			restarts = relistOutcome(policy, snapshot, state.hash)
+			restarts = relistOutcome(policy, snapshot, r.configurations)
 		}
 		setConditions(policy, config, restarts)
 		return 0, nil
@@ -154,19 +157,19 @@ func (r *Reconciler) reconcile(ctx context.Context, policy *v1alpha1.EdgeHubPoli
 		setConditions(policy, config, waitingForConfig())
 		return 0, nil
 	}
-	return r.restart(ctx, policy, config, snapshot, state.hash)
+	return r.restart(ctx, policy, config, snapshot)
 }
 
 // restart brings the rollout of policy forward, whose agents are all applied.
-func (r *Reconciler) restart(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, config outcome, snapshot *fleet.Snapshot, hash string) (time.Duration, error) {
+func (r *Reconciler) restart(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, config outcome, snapshot *fleet.Snapshot) (time.Duration, error) {
 	gate := newGate(policy, r.now())
-	result, err := r.restarter.Step(ctx, policy, snapshot, hash, gate.open())
+	result, err := r.restarter.Step(ctx, policy, snapshot, r.configurations, gate.open())
 	r.tellEvictions(policy, result.Evicted)
 	restarts := restartOutcome(policy, result, gate, err)
 	if restarts.done && restarts.reason != v1alpha1.ReasonNotRequested && policy.Spec.PodSelector == nil {
 		// Hubs that do not know the agents yet can't say who sends them.
 		_, nodes, _ := rollout.Selectors(policy) // Step has parsed them
-		if waiting, behind := hubsBehind(policy, snapshot.Count(nodes), hash); behind {
+		if waiting, behind := hubsBehind(policy, snapshot.Count(nodes), r.configurations); behind {
 			restarts = waiting
 		}
 	}

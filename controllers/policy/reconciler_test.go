@@ -113,7 +113,7 @@ func newEnv(t *testing.T) *env {
 			return c.SubResource(sub).Patch(ctx, object, patch, options...)
 		},
 	})
-	e.reconciler = NewReconciler(wrapped, e.client, fleet.NewView(wrapped), e.events, func() time.Time { return e.clock }, DefaultMaxQuota)
+	e.reconciler = NewReconciler(wrapped, e.client, fleet.NewView(wrapped), &fleet.Configurations{}, e.events, func() time.Time { return e.clock }, DefaultMaxQuota)
 	t.Cleanup(func() {
 		ctx := context.Background()
 		if err := e.client.DeleteAllOf(ctx, &v1alpha1.EdgeHubPolicy{}, client.InNamespace("default")); err != nil {
@@ -373,7 +373,7 @@ func TestSecondReconcileWritesNothing(t *testing.T) {
 	e.Expect(e.announced()).To(BeEmpty())
 
 	// An operator that starts anew has nothing to do either.
-	e.reconciler = NewReconciler(e.reconciler.client, e.reconciler.client, fleet.NewView(e.reconciler.client), e.events, e.reconciler.now, DefaultMaxQuota)
+	e.reconciler = NewReconciler(e.reconciler.client, e.reconciler.client, fleet.NewView(e.reconciler.client), &fleet.Configurations{}, e.events, e.reconciler.now, DefaultMaxQuota)
 	e.reconcile("one")
 	e.Expect(e.writes).To(BeEmpty())
 }
@@ -471,7 +471,7 @@ func TestApplyFailureIsReported(t *testing.T) {
 			return apierrors.NewForbidden(corev1.Resource("configmaps"), configMapKey.Name, nil)
 		},
 	})
-	e.reconciler = NewReconciler(broken, broken, fleet.NewView(broken), e.events, time.Now, DefaultMaxQuota)
+	e.reconciler = NewReconciler(broken, broken, fleet.NewView(broken), &fleet.Configurations{}, e.events, time.Now, DefaultMaxQuota)
 	policy, _, err := e.tryReconcile("one")
 	e.Expect(err).To(MatchError(ContainSubstring("forbidden")), "so that it is retried")
 	e.expectCondition(policy, "ConfigApplied", "False", "ApplyFailed")

@@ -48,12 +48,12 @@ func CacheByObject() map[client.Object]cache.ByObject {
 // SetupWithManager registers the controller with manager, whose cache needs the
 // options of CacheByObject and of fleet.CacheByObject. maxQuota is the largest quota
 // of a policy. No other controller may use view, which follows what this one
-// watches.
-func SetupWithManager(manager ctrl.Manager, view *fleet.View, maxQuota resource.Quantity) error {
+// watches. configurations is told which is in force.
+func SetupWithManager(manager ctrl.Manager, view *fleet.View, configurations *fleet.Configurations, maxQuota resource.Quantity) error {
 	if maxQuota.Cmp(MinQuota) < 0 {
 		return fmt.Errorf("the largest quota of a policy is %s, it must be at least %s", maxQuota.String(), MinQuota.String())
 	}
-	reconciler := NewReconciler(manager.GetClient(), manager.GetAPIReader(), view, manager.GetEventRecorder("edge-hub-operator"), time.Now, maxQuota)
+	reconciler := NewReconciler(manager.GetClient(), manager.GetAPIReader(), view, configurations, manager.GetEventRecorder("edge-hub-operator"), time.Now, maxQuota)
 	reconciler.follows = true
 	view.Follow()
 	enqueue := &enqueuer{reader: manager.GetClient(), changed: func() { reconciler.changes.Add(1) }, view: view,

@@ -41,7 +41,7 @@ func (e *env) newManager() ctrl.Manager {
 func TestPoliciesHearOfEachOther(t *testing.T) {
 	e := newEnv(t)
 	manager := e.newManager()
-	e.Expect(SetupWithManager(manager, fleet.NewView(manager.GetClient()), resource.MustParse("50Mi"))).To(Succeed())
+	e.Expect(SetupWithManager(manager, fleet.NewView(manager.GetClient()), &fleet.Configurations{}, resource.MustParse("50Mi"))).To(Succeed())
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- manager.Start(ctx) }()
@@ -82,5 +82,5 @@ func TestPoliciesHearOfEachOther(t *testing.T) {
 func TestTheLargestQuotaMustAllowASmallestOne(t *testing.T) {
 	e := newEnv(t)
 	manager := e.newManager()
-	e.Expect(SetupWithManager(manager, fleet.NewView(manager.GetClient()), resource.MustParse("1Ki"))).To(MatchError("the largest quota of a policy is 1Ki, it must be at least 1Mi"))
+	e.Expect(SetupWithManager(manager, fleet.NewView(manager.GetClient()), &fleet.Configurations{}, resource.MustParse("1Ki"))).To(MatchError("the largest quota of a policy is 1Ki, it must be at least 1Mi"))
 }

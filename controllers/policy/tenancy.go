@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"fmt"
+	"hash/fnv"
 	"slices"
 	"strings"
 
@@ -135,6 +136,25 @@ func (t tenants) rules() map[string]map[string]hubconfig.NamespaceRule {
 		rules[at.agent][at.namespace] = t.inForce(at)
 	}
 	return rules
+}
+
+// digests are what config says of the agents of each namespace's policies, hashed.
+func (t tenants) digests(config hubconfig.Config) map[string]uint64 {
+	agents := map[string][]string{}
+	for at := range t.claims {
+		agents[at.namespace] = append(agents[at.namespace], at.agent)
+	}
+	digests := make(map[string]uint64, len(agents))
+	for namespace, names := range agents {
+		slices.Sort(names)
+		hash := fnv.New64a()
+		for _, agent := range names {
+			fmt.Fprintf(hash, "%q %t %d %s %t\n", agent, config.Admits(agent, namespace), config.Quota(agent, namespace),
+				config.Secrets(agent, namespace), config.Relists(agent, namespace))
+		}
+		digests[namespace] = hash.Sum64()
+	}
+	return digests
 }
 
 // relist are the namespaces of each agent whose watches shall begin with a list

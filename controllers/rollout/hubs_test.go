@@ -60,7 +60,7 @@ func without(node string) func(string, *v1alpha1.EdgeHubNodeStatus) {
 
 func (e *env) step(restarter *Restarter, policy *v1alpha1.EdgeHubPolicy, hubs *fleet.Snapshot) Result {
 	e.t.Helper()
-	result, err := restarter.Step(e.t.Context(), policy, hubs, hash, true)
+	result, err := restarter.Step(e.t.Context(), policy, hubs, current, true)
 	e.Expect(err).NotTo(HaveOccurred())
 	return result
 }
@@ -99,6 +99,32 @@ func TestStepGoesByWhatHubsSay(t *testing.T) {
 	e.Expect(result.Evicted).To(ConsistOf(HaveField("Name", late.Name)))
 }
 
+// TestStepSparesNodesThatCannotCache has nodes whose hub was removed, whose cache
+// directory can't be written, and where the agent's disk is full.
+func TestStepSparesNodesThatCannotCache(t *testing.T) {
+	e := newEnv(t, "gone", "readonly", "full", "well")
+	e.daemonSet("app", 4)
+	policy := e.policy("app", intstr.FromInt32(4), cutoffNow())
+	condition := func(node, kind string) func(string, *v1alpha1.EdgeHubNodeStatus) {
+		return func(name string, status *v1alpha1.EdgeHubNodeStatus) {
+			if name == node {
+				status.Conditions = append(status.Conditions, metav1.Condition{Type: kind, Status: metav1.ConditionFalse})
+			}
+		}
+	}
+	full := func(name string, status *v1alpha1.EdgeHubNodeStatus) {
+		if name == "full" {
+			status.Agents = []v1alpha1.NodeAgent{{Name: "app", Namespace: e.namespace, Since: metav1.Now(), Reason: v1alpha1.NodeAgentDisk}}
+		}
+	}
+	well := e.podOn("app", "well")
+	result := e.step(NewRestarter(e.client, e.client, time.Now), policy,
+		e.hubs(condition("gone", v1alpha1.NodeConfigCurrent), without("gone"), condition("readonly", v1alpha1.NodeCacheWritable), full))
+	e.Expect(result.Evicted).To(ConsistOf(HaveField("Name", well.Name)))
+	e.Expect(result.Counts).To(And(HaveField("Deferred", int32(3)), HaveField("Waiting", int32(0))))
+	e.Expect(result.NothingLeft()).To(BeTrue())
+}
+
 func TestStepWithoutPodSelector(t *testing.T) {
 	e := newEnv(t, "a", "b")
 	e.daemonSet("app", 2)
@@ -130,7 +156,7 @@ func TestStepWithoutPodSelector(t *testing.T) {
 	}
 	e.nodes.Hold(nil)
 	e.Eventually(func(g Gomega) {
-		result, err := NewRestarter(e.client, e.client, time.Now).Step(t.Context(), policy, hubs, hash, true)
+		result, err := NewRestarter(e.client, e.client, time.Now).Step(t.Context(), policy, hubs, current, true)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(result.NothingLeft()).To(BeTrue())
 	}).Should(Succeed())
@@ -146,7 +172,7 @@ func TestStepHaltsWhenANodeBreaks(t *testing.T) {
 	policy := e.policy("app", intstr.FromInt32(2), cutoffNow())
 	first := e.podOn("app", "a")
 	restarter := NewRestarter(e.client, e.client, time.Now)
-	result, err := restarter.Step(t.Context(), policy, e.hubs(without("b"), without("c")), hash, true)
+	result, err := restarter.Step(t.Context(), policy, e.hubs(without("b"), without("c")), current, true)
 	e.Expect(err).NotTo(HaveOccurred())
 	e.Expect(result.Evicted).To(ConsistOf(HaveField("Name", first.Name)))
 	e.Eventually(func() bool {
@@ -207,7 +233,7 @@ func TestOneRolloutOfAWorkloadAtATime(t *testing.T) {
 	e.Expect(result.NextCheck).To(Equal(heldInterval))
 
 	// A policy that is paused, deleted or not looked at any more holds nothing.
-	_, err := restarter.Step(t.Context(), one, e.hubs(), hash, false)
+	_, err := restarter.Step(t.Context(), one, e.hubs(), current, false)
 	e.Expect(err).NotTo(HaveOccurred())
 	e.Expect(restarter.claims).To(BeEmpty())
 	restarter.claims[e.pods("app")[0].OwnerReferences[0].UID] = claim{policy: "gone/gone", until: clock.Add(claimTime)}

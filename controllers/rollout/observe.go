@@ -24,8 +24,8 @@ type Sight struct {
 	Reader client.Reader
 	// Fleet is what hubs report.
 	Fleet *fleet.Snapshot
-	// Hash is that of the configuration in force.
-	Hash string
+	// Configurations say which of them are in force.
+	Configurations *fleet.Configurations
 	// Now is the time.
 	Now time.Time
 }
@@ -164,7 +164,14 @@ func (o *observer) observe(ctx context.Context, object *corev1.Pod) (Pod, error)
 	if node == nil {
 		return pod, o.observeOther(ctx, &pod)
 	}
-	pod.Edge, pod.NodeReady, pod.NodeLostAt, pod.HubCurrent = true, node.Ready, node.LostAt, node.Hash == o.Hash
+	pod.Edge, pod.NodeReady, pod.NodeLostAt = true, node.Ready, node.LostAt
+	pod.HubCurrent = o.Configurations.Current(node.Hash, o.policy.Namespace)
+	switch {
+	case node.CacheFails:
+		pod.HubFails = "its cache can't be written"
+	case node.Stale && !pod.HubCurrent:
+		pod.HubFails = "its hub has not taken the configuration for long"
+	}
 	if node.Exists && o.nodes.Matches(node.Labels) {
 		o.judge(&pod, object, node)
 	}
@@ -183,6 +190,9 @@ func (o *observer) judge(pod *Pod, object *corev1.Pod, node *fleet.Node) {
 				continue
 			}
 			pod.Selected = true
+		}
+		if row != nil && row.Reason == v1alpha1.NodeAgentDisk {
+			pod.HubFails = "its disk fails or is full"
 		}
 		c := caching{applied: agent.AppliedTime.Time, nodeSince: node.CachingSince}
 		if row != nil {

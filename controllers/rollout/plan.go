@@ -52,6 +52,8 @@ type Plan struct {
 	Broken []string
 	// WaitingFor is a node that Pods wait for because of its hub.
 	WaitingFor string
+	// DeferredOn is a node with a Pod that is deferred.
+	DeferredOn string
 	// Lacking is a workload that lacks as many Pods as may be unavailable, so that
 	// those it has stay; empty if there is none.
 	Lacking types.UID
@@ -137,6 +139,9 @@ func (p *Plan) count(pod Pod) State {
 	case Deferred:
 		p.Counts.Pending++
 		p.Counts.Deferred++
+		if p.DeferredOn == "" || pod.Node < p.DeferredOn {
+			p.DeferredOn = pod.Node
+		}
 	case Waiting:
 		p.Counts.Pending++
 		p.Counts.Waiting++

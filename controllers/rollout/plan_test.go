@@ -87,6 +87,11 @@ func TestMakePlan(t *testing.T) {
 			want:       []string{"b"},
 			wantCounts: v1alpha1.PodCounts{Matched: 2, Pending: 2, Waiting: 1},
 		}, {
+			name: "where nothing can be cached a restart is of no use", desired: 2,
+			pods:       []Pod{pod("a", func(p *Pod) { p.HubFails = "its cache can't be written" }), pod("b")},
+			want:       []string{"b"},
+			wantCounts: v1alpha1.PodCounts{Matched: 2, Pending: 2, Deferred: 1},
+		}, {
 			name: "who opts out stays", desired: 2,
 			pods:       []Pod{pod("a", optOut), pod("b"), pod("c", optOut, bare), pod("d", optOut, restarted)},
 			want:       []string{"b"},

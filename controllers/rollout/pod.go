@@ -39,9 +39,11 @@ type Pod struct {
 	// zero if that is not known.
 	NodeReady  bool
 	NodeLostAt time.Time
-	// HubCurrent is true if the hub of that node works with the configuration that
-	// is in force.
+	// HubCurrent is true if the hub of that node works with what the configuration
+	// in force says of the Pod's namespace.
 	HubCurrent bool
+	// HubFails is why a restart is of no use as long as that is so, empty if it is.
+	HubFails string
 	// Terminating is true once the Pod is being deleted; DeletedAt is when that was
 	// asked for.
 	Terminating bool
@@ -64,7 +66,8 @@ const (
 	OptedOut State = "OptedOut"
 	// Unmanaged: the Pod has to be restarted and nothing would replace it.
 	Unmanaged State = "Unmanaged"
-	// Deferred: the Pod has to be restarted and its node is out of reach.
+	// Deferred: the Pod has to be restarted and its node is out of reach, or can't
+	// cache anything now.
 	Deferred State = "Deferred"
 	// Waiting: the Pod has to be restarted and its node's hub does not work with
 	// the current configuration yet.
@@ -84,7 +87,7 @@ func (p Pod) State() State {
 		return OptedOut
 	case p.Workload == "":
 		return Unmanaged
-	case !p.NodeReady:
+	case !p.NodeReady, p.HubFails != "":
 		return Deferred
 	case !p.HubCurrent:
 		return Waiting

@@ -85,6 +85,8 @@ type Result struct {
 	Broken []string
 	// WaitingFor is a node whose hub Pods wait for.
 	WaitingFor string
+	// DeferredOn is a node with a Pod that is deferred.
+	DeferredOn string
 	// Lacking is a workload, such as ReplicaSet/app-5d8, that lacks as many Pods as
 	// may be unavailable, so that the Pods it has stay.
 	Lacking string
@@ -109,10 +111,9 @@ func (r Result) NothingLeft() bool {
 func (r Result) Complete() bool { return r.NothingLeft() && r.Counts.Unavailable == 0 }
 
 // Step brings the rollout of policy forward as far as is allowed now. If evict is
-// false it only counts. hubs is what hubs report, hash that of the configuration in
-// force.
-func (r *Restarter) Step(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, hubs *fleet.Snapshot, hash string, evict bool) (Result, error) {
-	observed, err := Observe(ctx, Sight{Reader: r.client, Fleet: hubs, Hash: hash, Now: r.now()}, policy)
+// false it only counts. hubs is what hubs report.
+func (r *Restarter) Step(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, hubs *fleet.Snapshot, configurations *fleet.Configurations, evict bool) (Result, error) {
+	observed, err := Observe(ctx, Sight{Reader: r.client, Fleet: hubs, Configurations: configurations, Now: r.now()}, policy)
 	if err != nil {
 		return Result{}, err
 	}
@@ -165,7 +166,7 @@ func (r *Restarter) carryOut(ctx context.Context, policy string, observed Observ
 		}
 		plan := MakePlan(observed.Pods, observed.Desired, rules, r.now())
 		result.Counts, result.Restarting, result.NextCheck = plan.Counts, plan.Restarting, plan.NextCheck
-		result.Broken, result.WaitingFor = plan.Broken, plan.WaitingFor
+		result.Broken, result.WaitingFor, result.DeferredOn = plan.Broken, plan.WaitingFor, plan.DeferredOn
 		result.Lacking, result.Unavailable = observed.Names[plan.Lacking], observed.describe(plan.Unavailable)
 		if plan.Held > 0 {
 			result.NextCheck = earlier(result.NextCheck, heldInterval)

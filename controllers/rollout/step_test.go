@@ -156,6 +156,9 @@ func (e *env) oldNames(app string) []string {
 // hash is that of the configuration in force.
 const hash = "v1-0123456789abcdef"
 
+// current says that it is.
+var current = fleet.ConfigurationOf(hash)
+
 // policy is one that was applied at cutoff.
 func (e *env) policy(app string, maxUnavailable intstr.IntOrString, cutoff time.Time) *v1alpha1.EdgeHubPolicy {
 	applied := metav1.NewTime(cutoff.Add(-reloadTime))
@@ -200,7 +203,7 @@ func cutoffNow() time.Time {
 func (e *env) rollOut(policy *v1alpha1.EdgeHubPolicy) {
 	e.t.Helper()
 	e.Eventually(func(g Gomega) {
-		result, err := NewRestarter(e.client, e.client, time.Now).Step(e.t.Context(), policy, e.hubs(), hash, true)
+		result, err := NewRestarter(e.client, e.client, time.Now).Step(e.t.Context(), policy, e.hubs(), current, true)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(result.Complete()).To(BeTrue(), "%+v", result)
 	}).Should(Succeed())
@@ -222,7 +225,7 @@ func TestStepRestartsDeployment(t *testing.T) {
 
 	// Once more does nothing.
 	names := e.oldNames("app")
-	result, err := NewRestarter(e.client, e.client, time.Now).Step(t.Context(), policy, e.hubs(), hash, true)
+	result, err := NewRestarter(e.client, e.client, time.Now).Step(t.Context(), policy, e.hubs(), current, true)
 	e.Expect(err).NotTo(HaveOccurred())
 	e.Expect(result.Evicted).To(BeEmpty())
 	e.Expect(e.oldNames("app")).To(ConsistOf(names))
@@ -267,13 +270,13 @@ func TestStepNamesDisruptionBudget(t *testing.T) {
 	// The Pod without a budget has its turn although the others are older.
 	clock := time.Now()
 	restarter := NewRestarter(e.client, e.client, func() time.Time { return clock })
-	result, err := restarter.Step(t.Context(), policy, e.hubs(), hash, true)
+	result, err := restarter.Step(t.Context(), policy, e.hubs(), current, true)
 	e.Expect(err).NotTo(HaveOccurred())
 	e.Expect(result.Evicted).To(HaveLen(1))
 	e.Expect(result.Evicted[0].Name).To(HavePrefix("free-"))
 	e.Eventually(func(g Gomega) {
 		clock = clock.Add(time.Hour)
-		result, err = restarter.Step(t.Context(), policy, e.hubs(), hash, true)
+		result, err = restarter.Step(t.Context(), policy, e.hubs(), current, true)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(result.Evicted).To(BeEmpty())
 		g.Expect(result.Blocked).To(ContainSubstring(`PodDisruptionBudget "app-budget"`))
@@ -291,7 +294,7 @@ func TestStepNamesDisruptionBudget(t *testing.T) {
 	})
 	restarter.client = counting
 	clock = clock.Add(result.NextCheck - time.Millisecond)
-	result, err = restarter.Step(t.Context(), policy, e.hubs(), hash, true)
+	result, err = restarter.Step(t.Context(), policy, e.hubs(), current, true)
 	e.Expect(err).NotTo(HaveOccurred())
 	e.Expect(evictions).To(BeZero())
 	e.Expect(result.NextCheck).To(Equal(time.Millisecond))
@@ -319,7 +322,7 @@ func TestStepTellsOfOverlappingBudgets(t *testing.T) {
 	for range 2 { // the first refusal is kept quiet
 		clock = clock.Add(time.Hour)
 		var err error
-		result, err = restarter.Step(t.Context(), e.policy("app", intstr.FromInt32(1), cutoff), e.hubs(), hash, true)
+		result, err = restarter.Step(t.Context(), e.policy("app", intstr.FromInt32(1), cutoff), e.hubs(), current, true)
 		e.Expect(err).NotTo(HaveOccurred())
 		e.Expect(result.Evicted).To(BeEmpty())
 	}
@@ -359,7 +362,7 @@ func TestStepLeavesOthersAlone(t *testing.T) {
 
 	policy := e.policy("app", intstr.FromInt32(10), cutoffNow())
 	policy.Spec.NodeSelector = &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"node": v1alpha1.LabelValue(e.namespace + "-a")}}
-	result, err := NewRestarter(e.client, e.client, time.Now).Step(t.Context(), policy, e.hubs(), hash, true)
+	result, err := NewRestarter(e.client, e.client, time.Now).Step(t.Context(), policy, e.hubs(), current, true)
 	e.Expect(err).NotTo(HaveOccurred())
 	e.Expect(result.Evicted).To(BeEmpty())
 	e.Expect(result.Counts).To(Equal(v1alpha1.PodCounts{Unmanaged: 2}), "bare and owned")
@@ -379,7 +382,7 @@ func TestStepSparesDeadNodes(t *testing.T) {
 
 	policy := e.policy("app", intstr.FromInt32(1), cutoffNow())
 	e.Eventually(func(g Gomega) {
-		result, err := NewRestarter(e.client, e.client, time.Now).Step(t.Context(), policy, e.hubs(), hash, true)
+		result, err := NewRestarter(e.client, e.client, time.Now).Step(t.Context(), policy, e.hubs(), current, true)
 		g.Expect(err).NotTo(HaveOccurred())
 		g.Expect(result.Counts).To(Equal(v1alpha1.PodCounts{Matched: 2, Restarted: 1, Pending: 1, Deferred: 1}))
 	}).Should(Succeed())
@@ -472,10 +475,10 @@ func TestStepSurvivesStaleCache(t *testing.T) {
 	})
 	policy := e.policy("app", intstr.FromInt32(1), cutoffNow())
 	restarter := NewRestarter(stale, e.client, time.Now)
-	_, err := restarter.Step(t.Context(), policy, e.hubs(), hash, true)
+	_, err := restarter.Step(t.Context(), policy, e.hubs(), current, true)
 	e.Expect(err).To(MatchError(ContainSubstring("the answer is lost")))
 	for range 3 {
-		result, err := restarter.Step(t.Context(), policy, e.hubs(), hash, true)
+		result, err := restarter.Step(t.Context(), policy, e.hubs(), current, true)
 		e.Expect(err).NotTo(HaveOccurred())
 		e.Expect(result.Evicted).To(BeEmpty())
 	}
@@ -498,10 +501,10 @@ func TestStepRetriesRefusedEviction(t *testing.T) {
 	})
 	policy := e.policy("app", intstr.FromInt32(1), cutoffNow())
 	restarter := NewRestarter(refusing, e.client, time.Now)
-	_, err := restarter.Step(t.Context(), policy, e.hubs(), hash, true)
+	_, err := restarter.Step(t.Context(), policy, e.hubs(), current, true)
 	e.Expect(err).To(MatchError(ContainSubstring("out of order")))
 	refuse = false
-	result, err := restarter.Step(t.Context(), policy, e.hubs(), hash, true)
+	result, err := restarter.Step(t.Context(), policy, e.hubs(), current, true)
 	e.Expect(err).NotTo(HaveOccurred())
 	e.Expect(result.Evicted).To(HaveLen(1))
 }
@@ -514,7 +517,7 @@ func TestTrimKeepsWhatIsObserved(t *testing.T) {
 	selector, nodes, err := Selectors(policy)
 	e.Expect(err).NotTo(HaveOccurred())
 	observe := func(pod *corev1.Pod) Pod {
-		o := observer{Sight: Sight{Reader: e.client, Fleet: e.hubs(), Hash: hash, Now: time.Now()}, policy: policy, pods: selector, nodes: nodes}
+		o := observer{Sight: Sight{Reader: e.client, Fleet: e.hubs(), Configurations: current, Now: time.Now()}, policy: policy, pods: selector, nodes: nodes}
 		observed, err := o.observe(t.Context(), pod)
 		e.Expect(err).NotTo(HaveOccurred())
 		return observed

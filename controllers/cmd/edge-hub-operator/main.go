@@ -147,11 +147,11 @@ func newManager(config *rest.Config, o options) (manager.Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create manager: %w", err)
 	}
-	view := fleet.NewView(mgr.GetClient())
-	if err := policy.SetupWithManager(mgr, view, o.maxPolicyQuota.Quantity); err != nil {
+	view, configurations := fleet.NewView(mgr.GetClient()), &fleet.Configurations{}
+	if err := policy.SetupWithManager(mgr, view, configurations, o.maxPolicyQuota.Quantity); err != nil {
 		return nil, fmt.Errorf("set up EdgeHubPolicy controller: %w", err)
 	}
-	if err := fleet.SetupWithManager(mgr); err != nil {
+	if err := fleet.SetupWithManager(mgr, configurations); err != nil {
 		return nil, fmt.Errorf("set up EdgeHubNode controller: %w", err)
 	}
 	if err := ctrlmetrics.Registry.Register(metrics.NewCollector(mgr.GetClient(), view)); err != nil {

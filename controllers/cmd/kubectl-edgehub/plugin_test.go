@@ -196,7 +196,11 @@ func TestPlugin(t *testing.T) {
 		s.Expect(s.ok("edgehub", "agents", "-n", "bank")).NotTo(ContainSubstring("curl"))
 	})
 	t.Run("explain-pod", func(*testing.T) {
-		out := s.ok("edgehub", "explain-pod", "edge-app-1")
+		var out string
+		s.Eventually(func() string { // its turn comes after some seconds
+			out = s.ok("edgehub", "explain-pod", "edge-app-1")
+			return out
+		}).WithTimeout(30 * time.Second).ShouldNot(ContainSubstring("at the earliest"))
 		s.Expect(out).To(ContainSubstring("Kept by   ReplicaSet/edge-app"))
 		s.Expect(out).To(MatchRegexp(`(?m)^Hub +it is connected, it has the current configuration, it has been caching since `))
 		s.Expect(out).To(MatchRegexp(`(?m)^edge-app +Pending +it has to be restarted, .*PodDisruptionBudget strict allows no eviction$`))

@@ -115,8 +115,14 @@ func observe(ctx context.Context, c client.Client, scene *overview.Scene, polici
 	if scene.Node != nil {
 		nodes = append(nodes, *scene.Node)
 	}
+	// Where the current one is not known, the hub's own is taken for it: nothing can
+	// be said against that.
+	current := scene.Configuration
+	if current == "" && scene.Hub != nil && scene.Hub.Status.Configuration != nil {
+		current = scene.Hub.Status.Configuration.Hash
+	}
 	sight := rollout.Sight{
-		Reader: only{c, scene.Pod, scene.Node}, Fleet: fleet.NewSnapshot(hubs, nodes), Hash: scene.Configuration, Now: scene.Now,
+		Reader: only{c, scene.Pod, scene.Node}, Fleet: fleet.NewSnapshot(hubs, nodes), Configurations: fleet.ConfigurationOf(current), Now: scene.Now,
 	}
 	for i := range policies {
 		observed := overview.Observed{Policy: &policies[i]}

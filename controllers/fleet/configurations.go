@@ -1,0 +1,105 @@
+package fleet
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// rememberTime is how long a configuration that is no longer in force is
+	// remembered.
+	rememberTime = time.Hour
+	// maxCompared is how many of the latest ones are, with what they say of each
+	// namespace.
+	maxCompared = 64
+)
+
+// Configurations remembers which configurations have been in force, by their hash,
+// so that what a hub works with can be told from what it says: whether it is as good
+// as the current one for a namespace, when only other namespaces differ, and since
+// when it is behind. To forget it in a restart of the operator has it wait for hubs
+// a little longer. It is safe for concurrent use.
+type Configurations struct {
+	mu      sync.Mutex
+	current string
+	since   time.Time // when the operator knew of one first
+	known   map[string]*configuration
+	order   []string // of those known, by when they were last in force, the current one last
+}
+
+type configuration struct {
+	parts map[string]uint64
+	ended time.Time
+}
+
+// ConfigurationOf returns a Configurations that knows one, which is in force.
+func ConfigurationOf(hash string) *Configurations {
+	c := &Configurations{}
+	c.Set(hash, nil, time.Time{})
+	return c
+}
+
+// Set says that a configuration is in force. parts are digests of what it says for
+// each namespace.
+func (c *Configurations) Set(hash string, parts map[string]uint64, now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil {
+		c.known, c.since = map[string]*configuration{}, now
+	}
+	if last := c.known[c.current]; last != nil && hash != c.current {
+		last.ended = now
+	}
+	c.order = append(slices.DeleteFunc(c.order, func(h string) bool { return h == hash }), hash)
+	c.current, c.known[hash] = hash, &configuration{parts: maps.Clone(parts)}
+	if old := len(c.order) - maxCompared; old > 0 {
+		c.known[c.order[old-1]].parts = nil
+	}
+	for len(c.order) > 1 && now.Sub(c.known[c.order[0]].ended) > rememberTime {
+		delete(c.known, c.order[0])
+		c.order = c.order[1:]
+	}
+}
+
+// Forget forgets all but the current one: what was the same before is so no longer.
+func (c *Configurations) Forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, known := range c.known {
+		known.parts = nil
+	}
+}
+
+// Current reports whether a hub with a configuration works with all that the one in
+// force says of a namespace.
+func (c *Configurations) Current(hash, namespace string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if hash == c.current {
+		return true
+	}
+	had, has := c.known[hash], c.known[c.current]
+	if had == nil || has == nil {
+		return false
+	}
+	before, known := had.parts[namespace]
+	after, wanted := has.parts[namespace]
+	return known && wanted && before == after
+}
+
+// BehindSince returns since when a configuration is not in force any more, zero if it
+// is, or none is known. One that the operator never knew ended before it started.
+func (c *Configurations) BehindSince(hash string) time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch known := c.known[hash]; {
+	case hash == c.current:
+		return time.Time{}
+	case known == nil:
+		return c.since
+	default:
+		return known.ended
+	}
+}
