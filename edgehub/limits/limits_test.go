@@ -206,7 +206,7 @@ func TestAWatchThatIsIdleIsNotCutOff(t *testing.T) {
 
 func TestABodyMustComeInTimeAndNotBeTooLarge(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
-		l, _ := newLimiter(Options{ClientTimeout: 200 * time.Millisecond, Body: 1 << 20})
+		l, _ := newLimiter(Options{ClientTimeout: time.Second, Body: 1 << 20})
 		result := make(chan error, 1)
 		s := serve(t, l, http2, func(_ http.ResponseWriter, r *http.Request) {
 			_, err := io.Copy(io.Discard, r.Body)

@@ -68,10 +68,13 @@ func (e *endpoint) run(ctx context.Context, rt http.RoundTripper) {
 			late++
 			continue
 		}
+		before := late
 		late = 0
 		switch {
 		case ctx.Err() != nil:
 			return
+		case isLocal(err) && before < maxLate:
+			late = before + 1 // which says nothing, unless it lasts
 		case err != nil:
 			successes = 0
 			e.fail(err)

@@ -10,6 +10,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -20,6 +21,8 @@ const (
 	// A node that has more to ask shares one HTTP/2 connection for the rest,
 	// so that a fleet costs kube-apiserver few connections.
 	maxShort = 16
+	// maxDials is how many of these connections are made in a second.
+	maxDials = 2 * maxShort
 	// shortIdle is how long such a connection is kept unused, and shortLife
 	// how long it is used at all: connections must move when a load balancer
 	// has more kube-apiservers behind it than before.
@@ -50,7 +53,9 @@ type shorts struct {
 	idle   []*short // the last used one last
 	all    map[*short]struct{}
 	dials  int
-	closed error // why no connection may be used any more
+	since  time.Time // when made was 0
+	made   int       // connections that were made since
+	closed error     // why no connection may be used any more
 }
 
 func newShorts(e *endpoint, config *tls.Config) *shorts {
@@ -215,20 +220,28 @@ func (b *shortBody) end(reusable bool) {
 // get returns a connection that is not used, or a new one.
 func (p *shorts) get(ctx context.Context) (*short, error) {
 	p.mu.Lock()
-	if p.closed != nil {
-		p.mu.Unlock()
-		return nil, p.closed
-	}
-	if last := len(p.idle) - 1; last >= 0 {
+	for {
+		if p.closed != nil {
+			p.mu.Unlock()
+			return nil, p.closed
+		}
+		last := len(p.idle) - 1
+		if last < 0 {
+			break
+		}
 		c := p.idle[last]
 		p.idle[last] = nil
 		p.idle = p.idle[:last]
 		p.mu.Unlock()
 		c.idle.Stop()
-		c.reused = true
-		return c, nil
+		if !c.spoken() {
+			c.reused = true
+			return c, nil
+		}
+		c.discard()
+		p.mu.Lock()
 	}
-	if len(p.all)+p.dials >= maxShort {
+	if len(p.all)+p.dials >= maxShort || !p.mayDial() {
 		p.mu.Unlock()
 		return nil, errNoShort
 	}
@@ -248,6 +261,42 @@ func (p *shorts) get(ctx context.Context) (*short, error) {
 		return nil, err
 	}
 	return p.add(conn), nil
+}
+
+// spoken reports whether something came on a connection that nobody had asked, such
+// as a gateway's 408 before it closes: it would be taken for the answer to the next
+// request, which is another caller's. Its end counts, too.
+func (c *short) spoken() bool {
+	if c.r.Buffered() > 0 {
+		return true
+	}
+	conn, ok := c.conn.(*tls.Conn)
+	if !ok {
+		return hasInput(c.conn)
+	}
+	if hasInput(conn.NetConn()) {
+		return true
+	}
+	// A record may have come together with the one before. With a deadline that
+	// is over only what is here already is read.
+	_ = conn.SetReadDeadline(time.Unix(1, 0))
+	n, err := conn.Read(make([]byte, 1))
+	_ = conn.SetReadDeadline(time.Time{})
+	return n > 0 || !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// mayDial reports whether another connection may be made now. A caller that gives
+// its reads up ends one each time: such reads share connections that don't end with
+// them. The caller holds mu.
+func (p *shorts) mayDial() bool {
+	if now := time.Now(); now.Sub(p.since) >= time.Second {
+		p.since, p.made = now, 0
+	}
+	if p.made >= maxDials {
+		return false
+	}
+	p.made++
+	return true
 }
 
 func (p *shorts) add(conn net.Conn) *short {

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"k8s.io/apiserver/pkg/endpoints/request"
@@ -147,7 +148,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 			break
 		}
 		refused := isDialError(err)
-		if refused {
+		if refused && isAway(err) {
 			e.fail(err)
 		} else {
 			e.suspect()
@@ -176,6 +177,30 @@ func (u *unread) Close() error { return nil }
 func isDialError(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// isAway reports whether an error of a dial says that nobody is there. Others may be
+// this node's own, such as too many open files or no port that is free: one caller
+// can bring those about, and they say nothing of kube-apiserver.
+func isAway(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EHOSTUNREACH, syscall.EHOSTDOWN, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.ETIMEDOUT} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	var dns *net.DNSError // resolvers are dialled, too
+	var op *net.OpError
+	return errors.As(err, &op) && op.Timeout() && !errors.As(err, &dns)
+}
+
+// isLocal reports whether an error of a dial is for want of something on this node.
+func isLocal(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 // try sends a request to one endpoint. The request ends when the endpoint goes
