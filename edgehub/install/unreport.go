@@ -29,6 +29,9 @@ func (o *Options) unreport(ctx context.Context, k *kubelet) {
 		return // it has never reported, or an earlier run was here
 	}
 	if err == nil {
+		err = k.identify(o)
+	}
+	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, unreportPatience)
 		defer cancel()
 		err = report.Delete(ctx, client, k.node)

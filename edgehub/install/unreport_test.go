@@ -3,6 +3,7 @@ package install
 import (
 	"crypto/tls"
 	"encoding/pem"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -53,6 +54,9 @@ func TestUninstallDeletesTheEdgeHubNode(t *testing.T) {
 		var out strings.Builder
 		o := optionsFor(root)
 		o.Out = &out
+		if err := Uninstall(t.Context(), o, false); !errors.Is(err, ErrRestart) {
+			t.Fatalf("got %v, want that the kubelet is to be restarted", err)
+		}
 		if err := Uninstall(t.Context(), o, true); err != nil {
 			t.Fatal(err)
 		}
