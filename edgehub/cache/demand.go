@@ -43,10 +43,12 @@ const (
 // the programs without the cloud would fail for, so it outlasts the hub's own.
 type demand struct {
 	mu         sync.Mutex
-	wants      map[string]*want // by the view's file
-	overflowed map[string]bool  // holders that miss more than there is room for in wants
-	relists    map[string]int64 // watches that were ended, by holder
-	changed    bool             // since it was saved
+	wants      map[string]*want     // by the view's file
+	overflowed map[string]bool      // holders that miss more than there is room for in wants
+	relists    map[string]int64     // watches that were ended, by holder
+	behindAt   map[string]time.Time // when a view that is behind was last listed again
+	nextBehind time.Time            // before that none is
+	changed    bool                 // since it was saved
 }
 
 // want is one view that is missing, or behind.
@@ -75,7 +77,7 @@ func (w *want) reason() Missing {
 }
 
 func newDemand() *demand {
-	return &demand{wants: map[string]*want{}, overflowed: map[string]bool{}, relists: map[string]int64{}}
+	return &demand{wants: map[string]*want{}, overflowed: map[string]bool{}, relists: map[string]int64{}, behindAt: map[string]time.Time{}}
 }
 
 // want is called with d.mu held. It returns nil if there is no room.

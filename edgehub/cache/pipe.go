@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -41,6 +42,11 @@ type pipe struct {
 	room     chan struct{} // signalled when something was read
 	patience time.Duration // left; the writer's own, as is the next
 	more     time.Duration // left for a reader that goes on
+	// live is set once what follows does not end by itself.
+	live atomic.Bool
+	// mayEnd reports, of a live response, whether it may be ended where its
+	// recording ends. Nil if it may not.
+	mayEnd func() bool
 
 	mu     sync.Mutex
 	ready  sync.Cond
@@ -134,16 +140,25 @@ func (c chunk) release() {
 	}
 }
 
-// write queues a copy of b. It is called by one goroutine.
-func (p *pipe) write(b []byte) {
+// write queues a copy of b. It is called by one goroutine. It reports whether the
+// response may go on: else what was queued is recorded, and b must not be delivered.
+func (p *pipe) write(b []byte) bool {
 	for !p.offer(b) {
-		if p.patience <= 0 || p.budget.isStalled() || !p.wait() {
-			p.mu.Lock()
-			p.fail(errOverflow)
-			p.mu.Unlock()
-			return
+		if p.patience > 0 && !p.budget.isStalled() && p.wait() {
+			continue
 		}
+		ends := p.live.Load() && p.mayEnd != nil && p.mayEnd()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !ends {
+			p.fail(errOverflow)
+		} else if p.err == nil {
+			p.err = errCut // which a client that goes on loses nothing by
+			p.ready.Signal()
+		}
+		return !ends
 	}
+	return true
 }
 
 // wait lets the reader go on. It reports whether it has.
@@ -153,6 +168,9 @@ func (p *pipe) wait() bool {
 	defer timer.Stop()
 	select {
 	case <-p.room:
+		if p.live.Load() {
+			p.more = 0
+		}
 		p.more -= time.Since(start)
 		p.patience += min(p.more, 0) // what is more than it had
 		p.more = max(p.more, 0)
@@ -203,9 +221,14 @@ func (p *pipe) close(err error) {
 	}
 }
 
-// fail drops what is queued. p.mu is held.
+// fail ends the stream, and drops what is queued. p.mu is held.
 func (p *pipe) fail(err error) {
 	p.err = err
+	p.drop()
+}
+
+// drop is called with p.mu held.
+func (p *pipe) drop() {
 	p.budget.give(p.queued)
 	p.queued, p.chunks = 0, nil
 	p.ready.Signal()
@@ -262,6 +285,7 @@ func (p *pipe) abandon() {
 	defer p.mu.Unlock()
 	p.closed = true
 	if p.err == nil {
-		p.fail(io.ErrClosedPipe)
+		p.err = io.ErrClosedPipe
 	}
+	p.drop() // also what its writer has left when it ended
 }

@@ -57,6 +57,14 @@ func TestAnEmptyPipeTakesAWrite(t *testing.T) {
 	if b.left != 0 {
 		t.Errorf("%d bytes of the budget are lost", -b.left)
 	}
+	// Nor does one that was written and is not wanted keep anything.
+	p = newPipe(b, true)
+	p.write([]byte("unwanted"))
+	p.close(io.EOF)
+	p.abandon()
+	if b.left != 0 {
+		t.Errorf("%d bytes of the budget are lost to what nobody read", -b.left)
+	}
 }
 
 // TestAnIdleWatchIsWaitedForWithoutABuffer, compressed or not, and so is its end.

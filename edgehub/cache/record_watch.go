@@ -2,6 +2,7 @@ package cache
 
 import (
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/edgehub-io/edge-hub/edgehub/capture"
@@ -9,16 +10,19 @@ import (
 
 // watching is the recording of a watch.
 //
-// When it falls behind it ends, and the view keeps its last complete state until
-// the next complete list, or until a watch that begins at or before that state.
-// The client's own watch goes on. Ending it, so that the client watches again,
-// would disturb the live path and win nothing: the client resumes from the last
-// event that it was sent, which is behind the gap. Asking kube-apiserver for the
-// events in the gap is not the hub's to do, as it has no credential but the
-// client's, which is the client's to use. What is served meanwhile is an old state
-// under its own resourceVersion and its own Age, never a mixture of two, and a
-// client that has seen a newer one is told that the version it asks for is too
+// When it falls behind, the client's watch is ended where the recording ends, now
+// and then: the client watches again from the last event that it was sent, and so
+// does the recording. More often than that would disturb the live path; then the
+// recording ends and the client's watch goes on. The same happens if an event can't
+// be written. The view then keeps its last complete state until the next complete
+// list, or until a watch that begins at or before that state. An informer may never
+// list again by itself, which is what relist is for. What is served meanwhile is an
+// old state under its own resourceVersion and its own Age, never a mixture of two,
+// and a client that has seen a newer one is told that the version it asks for is too
 // large.
+//
+// Asking kube-apiserver for the events in the gap is not the hub's to do, as it has
+// no credential but the client's, which is the client's to use.
 type watching struct {
 	*recording
 	pipe *pipe
@@ -48,7 +52,8 @@ func (r *recording) watch(body io.Reader, p *pipe) error {
 			r.asked()
 			return errOtherKind // starts with a state that has no end mark
 		}
-		w.awaitLists()
+		p.live.Store(true)
+		w.awaitEarlier()
 		w.begun()
 	}
 	err := capture.Watch(body, r.encoding, w.event)
@@ -58,13 +63,40 @@ func (r *recording) watch(body io.Reader, p *pipe) error {
 	return err
 }
 
-// awaitLists waits until the lists are recorded that were in flight when the
-// watch began: one of them is likely what this watch continues, delivered to
-// the client before it was recorded.
-func (w *watching) awaitLists() {
-	for _, done := range w.earlier {
-		<-done
+// awaitEarlier waits for what this watch continues: a list, or a watch that has ended,
+// which was delivered to the client before it was recorded. It was in flight when
+// this watch began.
+func (w *watching) awaitEarlier() {
+	over := func(done chan struct{}) bool {
+		select {
+		case <-done:
+			return true
+		default:
+			return false
+		}
 	}
+	for {
+		another := w.view.lists.another()
+		if w.earlier = slices.DeleteFunc(w.earlier, over); len(w.earlier) == 0 || w.connected() {
+			w.earlier = nil
+			return
+		}
+		<-another
+	}
+}
+
+// connected reports whether the view is as far as the watch.
+func (w *watching) connected() bool {
+	w.view.mu.Lock()
+	defer w.view.mu.Unlock()
+	w.view.load(w.store)
+	return w.continues()
+}
+
+// continues is connected with the view's mu held.
+func (w *watching) continues() bool {
+	v := w.view
+	return v.journal != nil && v.base != 0 && v.last >= w.missed
 }
 
 // begun notes that the client knows the state that the watch begins with.
@@ -115,6 +147,7 @@ func (w *watching) initial(ev *capture.Event) error {
 	}
 	w.recording.done()
 	w.recording.done = func() {}
+	w.pipe.live.Store(true)
 	w.missed = parseVersion(ev.Object.ResourceVersion)
 	if err == errOutdated {
 		return nil // the view is ahead of this watch, which will catch up
@@ -139,7 +172,7 @@ func (w *watching) live(ev *capture.Event) error {
 	if w.moment <= v.restored {
 		return errOutdated // it tells of another history
 	}
-	connected := v.journal != nil && v.base != 0 && v.last >= w.missed
+	connected := w.continues()
 	switch {
 	case connected && version <= v.last:
 		w.missed = max(w.missed, version)

@@ -83,7 +83,10 @@ func (s *Store) record(q Query, resp *http.Response, asked Moment) io.ReadCloser
 		r.done = v.lists.begin()
 	}
 	start := func() *pipe {
-		p := newPipe(&s.budget, q.Verb != Watch)
+		p := newPipe(&s.budget, isList)
+		if q.Verb == Watch {
+			p.mayEnd = func() bool { return s.disk.status() == nil && s.watches.mayEnd(v.file, s.clock.Now()) }
+		}
 		s.recordings.Add(1)
 		if q.Verb != Watch {
 			s.unfinished.Add(1)
@@ -94,6 +97,7 @@ func (s *Store) record(q Query, resp *http.Response, asked Moment) io.ReadCloser
 				defer s.unfinished.Add(-1)
 			}
 			defer p.abandon()
+			defer r.drained.finish()
 			defer func() { r.done() }()
 			r.finish(r.run(p, compressed))
 		}()
@@ -102,29 +106,43 @@ func (s *Store) record(q Query, resp *http.Response, asked Moment) io.ReadCloser
 	if q.Verb == Get && !compressed {
 		return &smallTee{tee: tee{body: resp.Body}, recording: r, start: start}
 	}
-	return &tee{body: resp.Body, pipe: start()}
+	t := &tee{body: resp.Body}
+	if q.Verb == Watch {
+		t.ending = func() { r.drained.begin(&v.lists) }
+	}
+	t.pipe = start()
+	return t
 }
 
 // tee is a response body that is recorded as it is read.
 type tee struct {
-	body io.ReadCloser
-	pipe *pipe
+	body   io.ReadCloser
+	pipe   *pipe
+	ending func() // called before a client sees the end, nil for nothing
 }
 
 func (t *tee) Read(b []byte) (int, error) {
 	n, err := t.body.Read(b)
-	if n > 0 {
-		t.pipe.write(b[:n])
+	if n > 0 && !t.pipe.write(b[:n]) {
+		// The client goes on from what it was sent, which is what is recorded.
+		n, err = 0, io.EOF
 	}
 	if err != nil {
-		t.pipe.close(err)
+		t.end(err)
 	}
 	return n, err
 }
 
+func (t *tee) end(err error) {
+	if t.ending != nil {
+		t.ending()
+	}
+	t.pipe.close(err)
+}
+
 // Close implements io.Closer. A body closed before its end is incomplete.
 func (t *tee) Close() error {
-	t.pipe.close(io.ErrUnexpectedEOF)
+	t.end(io.ErrUnexpectedEOF)
 	return t.body.Close()
 }
 
@@ -139,7 +157,8 @@ type recording struct {
 	moment      Moment          // before it was asked for
 	earlier     []chan struct{} // lists in flight that this answer may continue
 	done        func()          // tells watches that wait for this one
-	sum         uint64          // of a small answer, 0 if it is not known
+	drained     drain
+	sum         uint64 // of a small answer, 0 if it is not known
 	scratch     []byte
 }
 

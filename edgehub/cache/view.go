@@ -65,10 +65,47 @@ type view struct {
 	withdrawn Moment
 }
 
-// inflight are the lists of a view that are being recorded.
+// inflight are the lists of a view that are being recorded, and the watches that have
+// ended and are.
 type inflight struct {
 	mu   sync.Mutex
 	done map[chan struct{}]bool
+	next chan struct{} // closed when another one is done, nil if nobody waits for it
+}
+
+// another returns a channel that is closed when another one is done.
+func (i *inflight) another() <-chan struct{} {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.next == nil {
+		i.next = make(chan struct{})
+	}
+	return i.next
+}
+
+// drain is a watch whose body may end before its recording does.
+type drain struct {
+	mu   sync.Mutex
+	over bool
+	end  func()
+}
+
+// begin says that the body ends.
+func (d *drain) begin(i *inflight) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.over && d.end == nil {
+		d.end = i.begin()
+	}
+}
+
+// finish says that the recording has ended.
+func (d *drain) finish() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over = true; d.end != nil {
+		d.end()
+	}
 }
 
 // begin registers a list; end must be called when it is recorded or given up.
@@ -85,6 +122,10 @@ func (i *inflight) begin() (end func()) {
 		defer i.mu.Unlock()
 		delete(i.done, done)
 		close(done)
+		if i.next != nil {
+			close(i.next)
+			i.next = nil
+		}
 	}
 }
 

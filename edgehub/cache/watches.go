@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"sync"
@@ -23,9 +24,20 @@ import (
 // cache this time. Nobody is told to: what matters is that a view lacks its list
 // now. It is tried again less and less often, for a list may be too large to be
 // kept at all.
+//
+// A view that has fallen behind its watches, because the hub was killed or could not
+// keep up, would stay there for as long as its informers watch. That is the hub's
+// own doing, so they list again whatever Options.Relists says: later, in case
+// somebody does so by himself, and one after the other.
 const (
-	minRelist = time.Minute
-	maxRelist = time.Hour
+	minRelist   = time.Minute
+	maxRelist   = time.Hour
+	behindWait  = 30 * time.Second // before a view that is behind is listed again, and jitter
+	behindPace  = 2 * time.Second  // between two of them
+	behindPause = 10 * time.Minute // between two times of the same
+	// endPause is how often at most a watch is ended because its recording could
+	// not keep up.
+	endPause = time.Minute
 	// watchesCheck is how often it is looked for what is due.
 	watchesCheck = time.Second
 )
@@ -38,6 +50,23 @@ const DefaultRelistSpread = 2 * time.Minute
 type watches struct {
 	mu     sync.Mutex
 	byFile map[string]map[*liveWatch]bool
+	ended  map[string]time.Time // when a view's watch was last ended early
+}
+
+// mayEnd reports whether a watch of a view may be ended early now, and takes it for
+// ended.
+func (w *watches) mayEnd(file string, now time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.ended, func(_ string, at time.Time) bool { return now.Sub(at) >= endPause })
+	if _, lately := w.ended[file]; lately {
+		return false
+	}
+	if w.ended == nil {
+		w.ended = map[string]time.Time{}
+	}
+	w.ended[file] = now
+	return true
 }
 
 // liveWatch is the body of a watch.
@@ -220,7 +249,7 @@ func (d *demand) disarm(file string) bool {
 
 // relist ends the watches that are due for it.
 func (s *Store) relist() {
-	for _, file := range s.demand.due(s.clock.Now(), s.relistSpread, s.relists, s.listing, s.watches.any) {
+	for _, file := range s.demand.due(s.clock.Now(), s.relistSpread, s.disk.status() == nil, s.relists, s.listing, s.watches.any) {
 		live := s.watches.of(file)
 		s.demand.relisted(holderOfFile(file), len(live))
 		klog.InfoS("Ending watches so that their lists go through the cache", "file", file, "watches", len(live))
@@ -242,24 +271,45 @@ func (s *Store) listing(file string) bool {
 
 // due returns the views whose watches are to be ended now, and arms the answer to
 // those that follow.
-func (d *demand) due(now time.Time, spread time.Duration, relists func(agent, namespace string) bool, listing, watched func(file string) bool) (files []string) {
+func (d *demand) due(now time.Time, spread time.Duration, disk bool, relists func(agent, namespace string) bool, listing, watched func(file string) bool) (files []string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	maps.DeleteFunc(d.behindAt, func(_ string, at time.Time) bool { return now.Sub(at) >= behindPause })
 	for file, w := range d.wants {
 		agent, namespace := splitHolder(holderOfFile(file))
+		wanted := relists(agent, namespace)
+		_, lately := d.behindAt[file]
 		switch {
-		case w.gap == SecretsDenied || !relists(agent, namespace):
+		case w.gap == SecretsDenied || !wanted && !w.behind(disk):
 			w.due, w.wait, w.armed = time.Time{}, 0, false
 		case w.delivered.Load() == 0 || !watched(file) || listing(file):
-		case w.due.IsZero():
+		case w.due.IsZero() && wanted:
 			w.due = now.Add(rand.N(spread))
+		case w.due.IsZero():
+			w.due = now.Add(behindWait + rand.N(behindWait))
+		case !wanted && (lately || now.Before(d.nextBehind)):
 		case !now.Before(w.due):
+			if !wanted {
+				d.nextBehind, d.behindAt[file] = now.Add(behindPace), now
+			}
 			w.wait = min(max(2*w.wait, minRelist), maxRelist)
 			w.due, w.armed = now.Add(w.wait+rand.N(w.wait/4)), true
 			files = append(files, file)
 		}
 	}
 	return files
+}
+
+// behind reports whether a view lacks what the hub ought to have kept, and may be able
+// to now.
+func (w *want) behind(disk bool) bool {
+	switch w.fault {
+	case "":
+		return w.gap == Incomplete
+	case Incomplete:
+		return true
+	}
+	return w.fault == DiskFailed && disk
 }
 
 func (d *demand) relisted(holder string, n int) {
