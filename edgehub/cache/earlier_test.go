@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"context"
 	"strings"
 	"testing"
 )
@@ -74,4 +75,23 @@ func TestEarlierReadsAreUnkeptUntilTheyAreOnDisk(t *testing.T) {
 	f.awaitMissing("NotWarm=1")
 	expect("/api/v1/services", "")
 	w.end()
+}
+
+// TestAStartIsScannedBeforeItIsJudged: what an earlier run has kept is not unkept.
+func TestAStartIsScannedBeforeItIsJudged(t *testing.T) {
+	f := newState(t)
+	f.record(f.query(inShop), listOf(10))
+	f.restart()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); f.Store.Run(ctx) }()
+	if err := f.AwaitScan(ctx); err != nil {
+		t.Fatal(err)
+	}
+	q := f.query(inShop)
+	if n, _ := f.Unkept([]string{q.File()}); n != 0 {
+		t.Error("it is not known of")
+	}
+	cancel()
+	<-done
 }

@@ -197,6 +197,7 @@ const touchInterval = time.Minute
 // ctx ends.
 func (s *Store) keepWithinQuota(ctx context.Context) {
 	s.scan()
+	close(s.scanned)
 	touch := s.clock.NewTicker(touchInterval)
 	defer touch.Stop()
 	var probe, enforce <-chan time.Time

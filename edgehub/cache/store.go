@@ -99,7 +99,8 @@ type Store struct {
 	closing  context.Context
 	close    context.CancelFunc
 
-	agentsMu sync.Mutex // one SetAgents at a time
+	agentsMu sync.Mutex    // one SetAgents at a time
+	scanned  chan struct{} // closed once what a start finds on the disk is accounted for
 
 	// The live path takes mu, and views.mu: nothing reads or writes a file
 	// while it holds one of them.
@@ -122,7 +123,7 @@ type views struct {
 // Open returns the store over a cache directory. It reads no view before one is
 // asked for.
 func Open(options Options) *Store {
-	s := &Store{clock: options.Clock, dirs: map[directory]*views{}, sealKey: options.Key, denySecrets: options.DenySecrets}
+	s := &Store{clock: options.Clock, scanned: make(chan struct{}), dirs: map[directory]*views{}, sealKey: options.Key, denySecrets: options.DenySecrets}
 	if s.denySecrets == nil {
 		s.denySecrets = func(string, string) bool { return false }
 	}
@@ -172,6 +173,17 @@ func (s *Store) Run(ctx context.Context) {
 			s.pages.expire(false)
 			s.forgetIndexes()
 		}
+	}
+}
+
+// AwaitScan waits until Run has found what an earlier run has left on the disk, which
+// Usages and Unkept don't know of before. An error is ctx's.
+func (s *Store) AwaitScan(ctx context.Context) error {
+	select {
+	case <-s.scanned:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

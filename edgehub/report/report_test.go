@@ -41,7 +41,7 @@ func (c *cloud) watch(req *http.Request) *http.Response {
 	r, w := io.Pipe()
 	c.watches[w] = true
 	context.AfterFunc(req.Context(), func() { w.CloseWithError(io.ErrUnexpectedEOF) })
-	return &http.Response{StatusCode: 200, Body: r}
+	return &http.Response{StatusCode: http.StatusOK, Body: r}
 }
 
 // tell sends an event to the watches there are, and ends them if it is empty.

@@ -103,6 +103,9 @@ func agentOf(pair report.Pair, u cache.Usage, since time.Time) report.Agent {
 
 // report keeps this node's EdgeHubNode current until ctx ends.
 func (h *hub) report(ctx context.Context) {
+	if h.store.AwaitScan(ctx) != nil {
+		return
+	}
 	report.New(report.Options{Node: h.options.NodeName, Source: h, Client: h.client, Online: h.upstream.Up, Period: h.options.ReportPeriod, Registry: h.registry}).Run(ctx)
 }
 
