@@ -2,8 +2,10 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -108,22 +110,32 @@ func (q Query) unprinted() Query {
 // head writes the header of an answer. Cache-Status is RFC 9211, Age RFC 9111:
 // the seconds since the cloud last confirmed the data.
 func (s *Store) head(w http.ResponseWriter, contentType string, asOf time.Time) {
-	age := max(0, int64(s.clock.Since(asOf)/time.Second))
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Cache-Control", "no-cache, private")
-	h.Set("Cache-Status", "edge-hub; hit; detail=cloud-unreachable")
-	h.Set("Age", strconv.FormatInt(age, 10))
+	s.noteAge(w, asOf)
 	w.WriteHeader(http.StatusOK)
+}
+
+// noteAge says that an answer comes from the cache, be it an error, and how old what
+// it is derived from is.
+func (s *Store) noteAge(w http.ResponseWriter, asOf time.Time) {
+	age := max(0, int64(s.clock.Since(asOf)/time.Second))
+	w.Header().Set("Cache-Status", "edge-hub; hit; detail=cloud-unreachable")
+	w.Header().Set("Age", strconv.FormatInt(age, 10))
 }
 
 // answerGet serves one object, from its own view or from a list it is in.
 func (s *Store) answerGet(w http.ResponseWriter, q Query) error {
 	snap, e, err := s.findObject(q)
+	if known, ok := errors.AsType[knownError](err); ok {
+		s.noteAge(w, known.asOf)
+	}
 	if err != nil {
 		return err
 	}
 	defer snap.release()
+	s.noteAge(w, snap.asOf)
 	// What is known of one object alone has no version but the object's.
 	if asked := parseVersion(q.ResourceVersion); snap.key.Name == "" && snap.last != 0 && asked > snap.last {
 		return errTooLarge(asked, snap.last)
@@ -149,17 +161,30 @@ func (s *Store) answerGet(w http.ResponseWriter, q Query) error {
 	return nil
 }
 
+// knownError is an error that follows from what is cached.
+type knownError struct {
+	error
+	asOf time.Time
+}
+
+// Unwrap makes the error itself known to errors.As.
+func (e knownError) Unwrap() error { return e.error }
+
 // findObject returns the newest state of an object among all views that may
 // hold it. A complete list without it, newer than any state of it, proves that
 // it is gone, and so does a 404.
 func (s *Store) findObject(q Query) (best *snapshot, found entry, err error) {
 	name := objectKey(q.Key.Namespace, q.Key.Name)
 	var absent uint64
+	var asOf time.Time // of what proves it
 	proven, forbidden := false, false
-	for _, v := range s.siblings(q.Key.directory()) {
-		if v.key != q.Key && !mayHold(v.key, q.Key) {
-			continue
+	prove := func(snap *snapshot) {
+		if !proven || snap.last >= absent {
+			absent, asOf = snap.last, snap.asOf
 		}
+		proven = true
+	}
+	for _, v := range s.mayHold(q.Key) {
 		snap, err := v.snapshot(s)
 		if err != nil || snap == nil {
 			continue
@@ -173,10 +198,10 @@ func (s *Store) findObject(q Query) (best *snapshot, found entry, err error) {
 				continue
 			}
 		} else if snap.head.Refused != 0 {
-			absent, proven = max(absent, snap.last), true
-			forbidden = snap.head.Refused == http.StatusForbidden
-		} else if v.key.LabelSelector == "" && v.key.FieldSelector == "" && v.key.Name == "" {
-			absent, proven = max(absent, snap.last), true
+			prove(snap)
+			forbidden = forbidden || snap.head.Refused == http.StatusForbidden
+		} else if v.key.LabelSelector == "" && v.key.Name == "" && (v.key.FieldSelector == "" || v.key.FieldSelector == "metadata.name="+q.Key.Name) {
+			prove(snap)
 		}
 		snap.release()
 	}
@@ -185,23 +210,34 @@ func (s *Store) findObject(q Query) (best *snapshot, found entry, err error) {
 		if best != nil {
 			best.release()
 		}
-		return nil, entry{}, errRefused(q)
+		return nil, entry{}, knownError{errRefused(q), asOf}
 	case proven && (best == nil || absent >= found.version):
 		if best != nil {
 			best.release()
 		}
-		return nil, entry{}, apierrors.NewNotFound(groupResource(q.Key), q.Key.Name)
+		return nil, entry{}, knownError{apierrors.NewNotFound(groupResource(q.Key), q.Key.Name), asOf}
 	case best == nil:
 		return nil, entry{}, errNotCached(q)
 	}
 	return best, found, nil
 }
 
-// mayHold reports whether a view may hold the object that is asked for.
-func mayHold(have, want Key) bool {
-	return (have.Name == "" || have.Name == want.Name && have.Namespace == want.Namespace) && have.Document == "" &&
-		(have.Namespace == "" || have.Namespace == want.Namespace) &&
-		(have.Representation == "" || have.Representation == want.Representation)
+// mayHold returns the views that may hold the object that is asked for: its own, that
+// of the whole object, and lists.
+func (s *Store) mayHold(want Key) (views []*view) {
+	whole := want
+	whole.Representation = ""
+	for _, key := range []Key{want, whole} {
+		if v := s.known(key); v != nil && !slices.Contains(views, v) {
+			views = append(views, v)
+		}
+	}
+	for _, v := range s.listsOf(want.directory()) {
+		if have := v.key; (have.Namespace == "" || have.Namespace == want.Namespace) && (have.Representation == "" || have.Representation == want.Representation) {
+			views = append(views, v)
+		}
+	}
+	return views
 }
 
 // answerDocument serves a document as it was received.

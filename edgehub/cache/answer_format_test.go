@@ -267,8 +267,30 @@ func TestAWatchFromNoVersionEndsItsInitialEvents(t *testing.T) {
 			t.Errorf("%q: %s", params, body)
 		}
 	}
-	if q := f.query(inA + "?watch=1&allowWatchBookmarks=true"); q.SendInitialEvents {
-		t.Error("a server that knows no bookmark for it would be waited for")
+}
+
+// TestAWatchFromNoVersionIsAList, if it takes bookmarks and its server marks the end of
+// what is there.
+func TestAWatchFromNoVersionIsAList(t *testing.T) {
+	for _, version := range []string{"", "&resourceVersion=0"} {
+		f := newFixture(t)
+		q := f.query(inA + "?watch=1&allowWatchBookmarks=true" + version)
+		s := f.stream(q)
+		s.send(eventOf("ADDED", object("a", "x", 3)), bookmarkOf(10, true), eventOf("ADDED", object("a", "y", 11)))
+		s.end()
+		f.expect(inA, "x@3 y@11 rv=11")
+		f.expectMissing("")
+
+		f = newFixture(t)
+		s = f.stream(q)
+		s.send(eventOf("ADDED", object("a", "x", 3)), bookmarkOf(10, false), eventOf("ADDED", object("a", "y", 11)), bookmarkOf(12, true))
+		s.end()
+		f.expect(inA, "503")
+		f.expectMissing("Incomplete=1")
+	}
+	f := newFixture(t)
+	if q := f.query(inA + "?watch=1"); q.SendInitialEvents {
+		t.Error("without a bookmark nobody knows what is all")
 	}
 }
 

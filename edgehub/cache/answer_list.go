@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"sort"
 	"strings"
 
@@ -25,6 +26,7 @@ func (s *Store) answerList(w http.ResponseWriter, q Query) error {
 		return err
 	}
 	defer sel.release()
+	s.noteAge(w, sel.asOf)
 	if err := checkVersion(q, sel.snapshot); err != nil {
 		return err
 	}
@@ -108,8 +110,9 @@ func (s *selection) from(q Query) ([]entry, error) {
 		return nil, apierrors.NewBadRequest("invalid continue token: continue key is not valid: " + err.Error())
 	}
 	switch version := uint64(token.ResourceVersion); {
+	case token.ResourceVersion < 0: // goes on with what is there now
 	case version < s.base || version > s.last:
-		return nil, errContinueExpired()
+		return nil, errContinueExpired(token)
 	case version < s.last:
 		if err := s.rewind(version); err != nil {
 			return nil, err
@@ -127,6 +130,11 @@ func (s *selection) from(q Query) ([]entry, error) {
 	return objects[i:], nil
 }
 
+func (t continueToken) encode() string {
+	b, _ := json.Marshal(t) // always encodes
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
 func parseToken(text string) (token continueToken, err error) {
 	b, err := base64.RawURLEncoding.DecodeString(text)
 	if err == nil {
@@ -136,9 +144,14 @@ func parseToken(text string) (token continueToken, err error) {
 	case err != nil:
 		return token, err
 	case token.APIVersion != "meta.k8s.io/v1":
-		return token, fmt.Errorf("server version mismatch %q", token.APIVersion)
+		return token, fmt.Errorf("server does not recognize this encoded version %v", token.APIVersion)
+	case token.ResourceVersion == 0:
+		return token, errors.New("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
 	case token.StartKey == "":
-		return token, fmt.Errorf("encoded start key empty (version %s)", token.APIVersion)
+		return token, errors.New("encoded start key empty (version meta.k8s.io/v1)")
+	}
+	if key := "/" + strings.TrimPrefix(token.StartKey, "/"); path.Clean(key) != key {
+		return token, errors.New(token.StartKey)
 	}
 	return token, nil
 }
@@ -218,8 +231,7 @@ func (s *selection) token(q Query, last entry) string {
 	if q.Key.Namespace != "" {
 		start = strings.TrimPrefix(last.key, q.Key.Namespace+"/")
 	}
-	b, _ := json.Marshal(continueToken{"meta.k8s.io/v1", int64(s.last), "/" + start + "\x00"}) // always encodes
-	return base64.RawURLEncoding.EncodeToString(b)
+	return continueToken{"meta.k8s.io/v1", int64(s.last), "/" + start + "\x00"}.encode()
 }
 
 func (s *selection) write(w http.ResponseWriter, meta capture.ListMeta, p page) error {

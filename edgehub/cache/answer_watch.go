@@ -19,9 +19,11 @@ import (
 )
 
 const (
-	// bookmarkPeriod is how often a held watch is sent a bookmark, as often
-	// as kube-apiserver sends one.
+	// bookmarkPeriod is how often a held watch is sent a bookmark, and
+	// bookmarkAhead how long before its timeout it is sent the last one. Both are
+	// kube-apiserver's.
 	bookmarkPeriod = time.Minute
+	bookmarkAhead  = 2 * time.Second
 	// minWatch is the shortest time that a watch without timeoutSeconds is
 	// held; the longest is twice as much. Both are kube-apiserver's.
 	minWatch = 30 * time.Minute
@@ -41,6 +43,9 @@ type heldWatch struct {
 // then holds the watch until the cloud is back, its timeout or its client's end.
 func (s *Store) answerWatch(w http.ResponseWriter, r *http.Request, q Query, cloud Cloud) error {
 	sel, err := s.find(q)
+	if err != nil && s.holdPrinted(w, r, q, cloud) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -55,12 +60,9 @@ func (s *Store) answerWatch(w http.ResponseWriter, r *http.Request, q Query, clo
 	if q.gzip && q.initial && q.AllowBookmarks { // as kube-apiserver compresses a WatchList
 		h.out = &memberWriter{ResponseWriter: w}
 	}
-	timeout := q.Timeout
-	if timeout == 0 {
-		timeout = minWatch + rand.N(minWatch)
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), timeout)
+	ctx, cancel := q.deadline(r.Context())
 	defer cancel()
+	s.noteAge(w, sel.asOf)
 	s.head(h.out, sel.streamType(), sel.asOf)
 	err = h.begin(ctx, s.clock, q.startVersion())
 	if isDamage(err) {
@@ -76,6 +78,41 @@ func (s *Store) answerWatch(w http.ResponseWriter, r *http.Request, q Query, clo
 	}
 	s.hold(ctx, h, cloud)
 	return nil
+}
+
+// deadline ends a watch as late as the client wants it, or as kube-apiserver does.
+func (q Query) deadline(ctx context.Context) (context.Context, context.CancelFunc) {
+	timeout := q.Timeout
+	if timeout == 0 {
+		timeout = minWatch + rand.N(minWatch)
+	}
+	return context.WithTimeout(ctx, timeout)
+}
+
+// holdPrinted holds a watch that goes on from a Table, of whose objects nothing is
+// known: nothing changes while the cloud is away.
+func (s *Store) holdPrinted(w http.ResponseWriter, r *http.Request, q Query, cloud Cloud) bool {
+	if q.format.as != table || q.format.mediaType != typeJSON || q.startVersion() == 0 {
+		return false
+	}
+	t, err := s.printed(q)
+	if t == nil || err != nil {
+		return false
+	}
+	asOf, version := t.asOf, parseVersion(t.meta.ResourceVersion)
+	t.release()
+	if version != q.startVersion() {
+		return false
+	}
+	q.AllowBookmarks = false // one would be of an unknown kind
+	ctx, cancel := q.deadline(r.Context())
+	defer cancel()
+	s.head(w, q.format.streamType(), asOf)
+	h := &heldWatch{query: q, out: w}
+	if h.flush() == nil {
+		s.hold(ctx, h, cloud)
+	}
+	return true
 }
 
 // errEnded ends a watch after the event that says why.
@@ -219,6 +256,12 @@ func (s *Store) hold(ctx context.Context, h *heldWatch, cloud Cloud) {
 	}()
 	ticker := s.clock.NewTicker(bookmarkPeriod)
 	defer ticker.Stop()
+	var last <-chan time.Time
+	if deadline, ok := ctx.Deadline(); ok {
+		if left := time.Until(deadline) - bookmarkAhead; left > 0 {
+			last = s.clock.After(left)
+		}
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -230,14 +273,24 @@ func (s *Store) hold(ctx context.Context, h *heldWatch, cloud Cloud) {
 			}
 			return
 		case <-ticker.C():
-			if !h.query.AllowBookmarks {
-				continue
+			if !h.remind() {
+				return
 			}
-			if h.bookmark(false) != nil || h.flush() != nil {
+		case <-last:
+			if !h.remind() {
 				return
 			}
 		}
 	}
+}
+
+// remind sends a bookmark, if the client takes one and the view is not behind it. It
+// reports whether the watch may go on.
+func (h *heldWatch) remind() bool {
+	if !h.query.AllowBookmarks || h.query.startVersion() > h.last {
+		return true
+	}
+	return h.bookmark(false) == nil && h.flush() == nil
 }
 
 func (h *heldWatch) bookmark(initialEventsEnd bool) error {

@@ -53,10 +53,15 @@ func errExpired(asked, oldest uint64) *apierrors.StatusError {
 }
 
 // errContinueExpired is kube-apiserver's answer to a continue token whose state
-// is no longer there.
-func errContinueExpired() error {
-	return apierrors.NewResourceExpired("The provided continue parameter is too old to display a consistent list result. " +
-		"You must start a new list without the continue parameter.")
+// is no longer there. It has a token that goes on with the present state.
+func errContinueExpired(token continueToken) error {
+	token.ResourceVersion = -1
+	err := apierrors.NewResourceExpired("The provided continue parameter is too old to display a consistent list result. " +
+		"You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. " +
+		"Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between " +
+		"the time the first chunk was returned and now may show up in the list.")
+	err.ErrStatus.Continue = token.encode()
+	return err
 }
 
 // isNotCached reports whether an error says that there is no data, rather than

@@ -62,6 +62,9 @@ func (k Key) directory() directory {
 // isDocument reports whether a view is not made of objects.
 func (k Key) isDocument() bool { return k.Resource == "" || k.Representation == table }
 
+// isList reports whether a view is a list of objects.
+func (k Key) isList() bool { return !k.isDocument() && k.Name == "" }
+
 func (d directory) path() string {
 	return path.Join(agentPath(d.agent), safeName(d.identity), safeName(d.resource))
 }

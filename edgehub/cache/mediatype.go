@@ -190,7 +190,7 @@ var builtInGroups = map[string]string{
 	"events.k8s.io": "core", "extensions": "networking", "flowcontrol.apiserver.k8s.io": "", "internal.apiserver.k8s.io": "apiserverinternal",
 	"lifecycle.k8s.io": "", "networking.k8s.io": "", "node.k8s.io": "", "policy": "", "rbac.authorization.k8s.io": "", "resource.k8s.io": "",
 	"scheduling.k8s.io": "", "storage.k8s.io": "", "storagemigration.k8s.io": "",
-	"apiextensions.k8s.io": "",
+	"apiextensions.k8s.io": "", "apiregistration.k8s.io": "",
 }
 
 func isCustom(group string) bool {

@@ -41,7 +41,8 @@ type Query struct {
 	Limit                int64
 	Continue             string
 	// SendInitialEvents says that a watch sends what is there and marks its end
-	// with a bookmark (KEP-3157), so that it can be recorded as a list.
+	// with a bookmark (KEP-3157), so that it can be recorded as a list: because it
+	// asks for that, or because it is from no version and takes bookmarks.
 	SendInitialEvents bool
 	AllowBookmarks    bool
 	Timeout           time.Duration // 0 if the client named none
@@ -53,6 +54,7 @@ type Query struct {
 	invalid    error // the Status that the request gets in any case
 	badVersion error // of the resourceVersion, if it is no number
 	initial    bool  // a watch sends what is there
+	implied    bool  // it does not say so
 	fromNow    bool  // a watch without a version sends only what changes
 	labels     labels.Selector
 	fields     fields.Selector
@@ -213,8 +215,9 @@ func (q *Query) options(v url.Values, info *request.RequestInfo) {
 	initial := isTrue(v.Get("sendInitialEvents"))
 	q.fromNow = v.Has("sendInitialEvents") && !initial
 	q.AllowBookmarks = isTrue(v.Get("allowWatchBookmarks"))
-	q.SendInitialEvents = q.Verb == Watch && initial && q.AllowBookmarks
 	bad(q.validate(v.Has("sendInitialEvents"), initial))
+	q.SendInitialEvents = q.initial && q.AllowBookmarks && q.format.as != table
+	q.implied = !v.Has("sendInitialEvents")
 	q.badVersion = checkNumber(q.ResourceVersion)
 	if q.badVersion != nil && q.Verb == List {
 		bad(apierrors.NewBadRequest("invalid resource version: " + q.badVersion.Error()))

@@ -3,6 +3,7 @@ package cache
 import (
 	"cmp"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -78,6 +79,7 @@ type ledger struct {
 	mu      sync.Mutex
 	files   map[string]*account
 	holders map[string]*share
+	readers map[string]int // how many files an agent and identity have, by directory
 	total   int64
 	staged  int64 // bytes of lists that are being recorded
 }
@@ -100,7 +102,7 @@ type share struct {
 }
 
 func newLedger(quota Quota, clock clock.PassiveClock) *ledger {
-	return &ledger{quota: quota, clock: clock, over: make(chan struct{}, 1), files: map[string]*account{}, holders: map[string]*share{}}
+	return &ledger{quota: quota, clock: clock, over: make(chan struct{}, 1), files: map[string]*account{}, holders: map[string]*share{}, readers: map[string]int{}}
 }
 
 // agentOfFile is the agent in whose directory a file is.
@@ -129,6 +131,7 @@ func (l *ledger) put(file string, size int64, objects int) *account {
 		a = &account{file: file, holder: holderOfFile(file)}
 		l.files[file] = a
 		l.share(a.holder).views++
+		l.readers[readerOfFile(file)]++
 	}
 	s := l.share(a.holder)
 	s.bytes += size - a.size
@@ -197,6 +200,11 @@ func (l *ledger) remove(file string) {
 	a := l.put(file, 0, 0)
 	delete(l.files, file)
 	l.share(a.holder).views--
+	if reader := readerOfFile(file); l.readers[reader] > 1 {
+		l.readers[reader]--
+	} else {
+		delete(l.readers, reader)
+	}
 	l.forget(a.holder)
 }
 
@@ -205,6 +213,16 @@ func (l *ledger) forget(agent string) {
 	if *l.holders[agent] == (share{}) {
 		delete(l.holders, agent)
 	}
+}
+
+// readerOfFile is the directory of an agent and identity that a file is in.
+func readerOfFile(file string) string { return path.Dir(path.Dir(file)) }
+
+// has reports whether an agent and identity have a file, by their directory.
+func (l *ledger) has(reader string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.readers[reader] > 0
 }
 
 // knows reports whether a file is accounted for.

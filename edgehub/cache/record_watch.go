@@ -129,6 +129,8 @@ func (w *watching) initial(ev *capture.Event) error {
 		return w.object(w.staged, &ev.Object)
 	case ev.Type != capture.BookmarkType:
 		return errOutdated // not what KEP-3157 promises before the bookmark
+	case !ev.InitialEventsEnd && w.query.implied:
+		return errOutdated // an older server, which does not mark the end
 	case !ev.InitialEventsEnd:
 		return nil
 	}

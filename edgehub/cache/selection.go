@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -32,48 +33,85 @@ type selection struct {
 	buf, decoded []byte
 }
 
-// find returns what a query can be answered from: its own view, or else the
-// newest of the broader ones. The caller releases it.
+// find returns what a query can be answered from: of its own view and the broader
+// ones those that still tell of the version it asks for, of these the newest, and of
+// these its own. The caller releases it.
 func (s *Store) find(q Query) (*selection, error) {
-	best, err := s.own(q)
-	if err != nil {
-		return nil, err
-	}
-	if best == nil {
-		for _, v := range s.siblings(q.Key.directory()) {
-			if !covers(v.key, q) {
-				continue
-			}
-			snap, err := v.snapshot(s)
-			if err != nil {
-				return nil, err
-			}
-			switch {
-			case snap == nil:
-			case best == nil || snap.last > best.last:
-				if best != nil {
-					best.release()
-				}
-				best = snap
-			default:
-				snap.release()
+	wanted := q.wanted()
+	var views []candidate
+	for _, v := range s.listsOf(q.Key.directory()) {
+		if covers(v.key, q) {
+			if c := v.candidate(s, wanted, v.key == q.Key); c.view != nil {
+				views = append(views, c)
 			}
 		}
 	}
-	if best == nil {
-		return nil, errNotCached(q)
+	slices.SortStableFunc(views, candidate.compare)
+	for _, c := range views {
+		snap, err := c.view.snapshot(s)
+		if err != nil {
+			return nil, err
+		}
+		if snap != nil { // else it went bad
+			return newSelection(snap, q), nil
+		}
 	}
-	return newSelection(best, q), nil
+	return nil, errNotCached(q)
+}
+
+// wanted is the version of which a query must be answered, 0 for any.
+func (q Query) wanted() uint64 {
+	switch {
+	case q.Verb == Watch:
+		return q.startVersion()
+	case q.Continue != "":
+		token, err := parseToken(q.Continue)
+		if err != nil || token.ResourceVersion < 0 {
+			return 0
+		}
+		return uint64(token.ResourceVersion)
+	case q.exact():
+		return parseVersion(q.ResourceVersion)
+	}
+	return 0
+}
+
+// candidate is a view that a query may be answered from.
+type candidate struct {
+	view *view
+	last uint64
+	fits bool // it tells of the version that is wanted
+	own  bool
+}
+
+// candidate has no view if there is no content.
+func (v *view) candidate(s *Store, wanted uint64, own bool) candidate {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.load(s); v.journal == nil {
+		return candidate{}
+	}
+	return candidate{v, v.last, wanted == 0 || v.base <= wanted && wanted <= v.last, own}
+}
+
+// compare puts what is to be preferred first.
+func (c candidate) compare(d candidate) int {
+	bit := func(b bool) int {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(bit(d.fits)-bit(c.fits), cmp.Compare(d.last, c.last), bit(d.own)-bit(c.own), strings.Compare(c.view.file, d.view.file))
 }
 
 // own returns the content of the view that a query names.
 func (s *Store) own(q Query) (*snapshot, error) {
-	for _, v := range s.siblings(q.Key.directory()) {
-		if v.key == q.Key {
-			return v.snapshot(s)
-		}
+	v := s.known(q.Key)
+	if v == nil {
+		return nil, nil
 	}
-	return nil, nil
+	return v.snapshot(s)
 }
 
 // covers reports whether a list holds all that is asked for.

@@ -117,6 +117,7 @@ type views struct {
 	mu      sync.Mutex
 	removed bool
 	byKey   map[Key]*view
+	lists   []*view // those of objects, in no order; only ever appended to, or replaced
 	refused refused
 }
 
@@ -288,6 +289,9 @@ func (d *views) view(key Key) *view {
 	if v == nil {
 		v = &view{key: key, file: key.file(), removed: d.removed, withdrawn: d.refused.since(key)}
 		d.byKey[key] = v
+		if key.isList() {
+			d.lists = append(d.lists, v)
+		}
 	}
 	return v
 }
@@ -312,23 +316,58 @@ func (d *views) remove() {
 // siblings returns every view of a resource of one agent and identity,
 // including those that only the disk knows of yet.
 func (s *Store) siblings(d directory) []*view {
+	dir := s.discovered(d)
+	if dir == nil {
+		return nil
+	}
+	dir.mu.Lock()
+	defer dir.mu.Unlock()
+	return slices.Collect(maps.Values(dir.byKey))
+}
+
+// listsOf is siblings for those that are lists of objects.
+func (s *Store) listsOf(d directory) []*view {
+	dir := s.discovered(d)
+	if dir == nil {
+		return nil
+	}
+	dir.mu.Lock()
+	defer dir.mu.Unlock()
+	return dir.lists
+}
+
+// known returns the view with a key, nil if neither memory nor disk knows of one.
+func (s *Store) known(key Key) *view {
+	dir := s.discovered(key.directory())
+	if dir == nil {
+		return nil
+	}
+	dir.mu.Lock()
+	defer dir.mu.Unlock()
+	return dir.byKey[key]
+}
+
+// discovered returns the views in a directory, including those that only the disk
+// knows of yet; nil if they are not to be cached.
+func (s *Store) discovered(d directory) *views {
 	dir := s.directory(d)
 	if dir == nil {
 		return nil
 	}
 	dir.discovery.Lock()
 	defer dir.discovery.Unlock()
-	var found []Key
-	if !dir.discovered {
-		// The disk is read without dir.mu, which the live path takes.
-		found, dir.discovered = s.discover(d)
+	if dir.discovered {
+		return dir
 	}
+	// The disk is read without dir.mu, which the live path takes.
+	var found []Key
+	found, dir.discovered = s.discover(d)
 	dir.mu.Lock()
 	defer dir.mu.Unlock()
 	for _, key := range found {
 		dir.view(key)
 	}
-	return slices.Collect(maps.Values(dir.byKey))
+	return dir
 }
 
 // discover returns the keys of the views whose files are in a directory, and
@@ -400,6 +439,10 @@ func (s *Store) keyOf(file string) (key Key, err error) {
 
 // Knows reports whether the store holds anything of an identity under an agent.
 func (s *Store) Knows(agent, identity string) bool {
+	if s.ledger.has(path.Dir(directory{agent: agent, identity: identity, resource: "x"}.path())) {
+		return true
+	}
+	// Not all of the disk may be accounted for yet.
 	entries, err := s.journal.ReadDir(path.Dir(directory{agent: agent, identity: identity, resource: "x"}.path()))
 	return err == nil && len(entries) > 0
 }

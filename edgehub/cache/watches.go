@@ -116,7 +116,9 @@ func (s *Store) follow(q Query, body io.ReadCloser, recorded bool) io.ReadCloser
 	l.done = func() { s.watches.remove(l) }
 	s.watches.add(l)
 	if !recorded && s.view(q.Key) != nil {
-		s.unwarmed(l) // it began to be cached just now
+		// It began to be cached just now, or can't be. Its view may have to be
+		// read, which the live path does not wait for.
+		s.recordings.Go(func() { s.unwarmed(l) })
 	}
 	return l
 }

@@ -21,7 +21,8 @@ import (
 // list was held that is refused now, then rights were taken away, and what lies
 // within that scope may have rested on them: it is withdrawn as well. If none was
 // held, nothing was, and a program that asks in vain again and again loses
-// nothing.
+// nothing. A 404 to a list or a watch says that there is no such resource: its
+// definition was deleted, and all of it is withdrawn.
 //
 // A 403 or 404 to a GET is about one object, and the lists that hold it are worth
 // keeping: informers live on them. So if one holds it, the refusal becomes the
@@ -66,10 +67,8 @@ func (s *Store) agents(q Query) []string {
 
 // withdrawDocument removes a document.
 func (s *Store) withdrawDocument(key Key, at Moment) error {
-	for _, v := range s.siblings(key.directory()) {
-		if v.key == key {
-			return v.withdraw(s, 0, at)
-		}
+	if v := s.known(key); v != nil {
+		return v.withdraw(s, 0, at)
 	}
 	return nil
 }

@@ -52,7 +52,9 @@ func withdrawalOf(q Query, code int) withdrawal {
 	case Get:
 		w.key = Key{Agent: k.Agent, Identity: k.Identity, Group: k.Group, Version: k.Version, Resource: k.Resource, Namespace: k.Namespace, Name: k.Name}
 	default:
-		w.verb = List
+		if w.verb = List; code == http.StatusNotFound { // there is no such resource
+			return w.wider()
+		}
 		w.key = Key{Agent: k.Agent, Identity: k.Identity, Group: k.Group, Version: k.Version, Resource: k.Resource, Namespace: k.Namespace}
 	}
 	if w.length() > maxWithdrawalTextLength {
@@ -177,7 +179,7 @@ func (s *Store) Refused(q Query, code int, asked Moment) { s.withdraw(q, code, a
 // wait for that; the identity's next one from the cache does. A 403 is of now, a 404
 // of some moment since it was asked for.
 func (s *Store) withdraw(q Query, code int, asked Moment) {
-	if code != http.StatusForbidden && (code != http.StatusNotFound || q.Verb != Get) {
+	if code != http.StatusForbidden && code != http.StatusNotFound {
 		return
 	}
 	at := asked

@@ -96,9 +96,11 @@ func TestRefusalReachesAllThatHoldsTheSame(t *testing.T) {
 			{"", inA, "", 200}, {"", inB + "/x", "", 200},
 		}},
 		"gone that a table shows": {recorded: all[6:7], path: oneInA, code: 404, want: []asks{{"", oneInA, asTable, 404}}},
-		"list of what is unknown": {path: inA, code: 404, want: []asks{{"", inA, "", 200}, {"", oneInA, "", 200}}},
-		"unavailable":             {path: inA, code: 503, want: []asks{{"", inA, "", 200}, {"", oneInA, "", 200}}},
-		"credential refused":      {path: oneInA, code: 401, want: []asks{{"", oneInA, "", 200}}}, // the identity's matter
+		"list of a resource that is gone": {path: inA, code: 404, want: []asks{
+			{"", inA, "", 503}, {"", inB, "", 503}, {"", everywhere, "", 503}, {"", oneInA, "", 503}, {"other", inA, "", 503},
+		}},
+		"unavailable":        {path: inA, code: 503, want: []asks{{"", inA, "", 200}, {"", oneInA, "", 200}}},
+		"credential refused": {path: oneInA, code: 401, want: []asks{{"", oneInA, "", 200}}}, // the identity's matter
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, "app", "other")
