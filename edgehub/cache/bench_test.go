@@ -82,6 +82,36 @@ func BenchmarkAnswerGet(b *testing.B)          { benchmarkAnswer(b, "/cm-02500")
 func BenchmarkAnswerList(b *testing.B)         { benchmarkAnswer(b, "") }
 func BenchmarkAnswerListSelected(b *testing.B) { benchmarkAnswer(b, "?labelSelector=shard=3") }
 
+// BenchmarkAnswerGetAmongMany is what a GET costs that is one of 1,000 that were cached,
+// with the question whether the identity has anything at all.
+func BenchmarkAnswerGetAmongMany(b *testing.B) {
+	s, query := benchmarkStore(b, "/api/v1/namespaces/b/configmaps")
+	single := func(i int) (path, body string) {
+		name := fmt.Sprintf("cm-%05d", i)
+		payload := strings.Repeat("0123456789abcdef", 80)
+		text := strings.Replace(object("a", name, 1000+i), `"at":`, `"payload":"`+payload+`","at":`, 1)
+		return "/api/v1/namespaces/a/configmaps/" + name, `{"kind":"ConfigMap","apiVersion":"v1",` + text[1:]
+	}
+	for i := range 1000 {
+		path, body := single(i)
+		rc := s.Record(query(path), answerOf(http.StatusOK, strings.NewReader(body)), s.Asked())
+		_, _ = io.Copy(io.Discard, rc)
+		rc.Close()
+	}
+	s.recordings.Wait()
+	path, _ := single(500)
+	q, r := query(path), httptest.NewRequest(http.MethodGet, path, nil)
+	b.ResetTimer()
+	for b.Loop() {
+		if !s.Knows("app", "me") {
+			b.Fatal("nothing is known")
+		}
+		if err := s.Answer(discard{http.Header{}}, r, q, reachable{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkRecordList(b *testing.B) {
 	sideBySide(b, func(b *testing.B, path string) {
 		s, query := benchmarkStore(b, path)
