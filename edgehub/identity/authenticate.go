@@ -81,7 +81,7 @@ func (a *Authenticator) Rejected(c Credential) {
 	}
 	e.acceptedAt.Store(0)
 	if e.verified {
-		a.tokens.refuse(e.digest, a.clock.now())
+		a.tokens.refuse(e.digest, e.identity.Key, e.times.expires, a.clock.now())
 	} else {
 		a.tokens.forget(e.digest)
 	}
@@ -105,7 +105,8 @@ func (a *Authenticator) Now() time.Time { return a.clock.now() }
 // have been refused by upstream, and be bound to no Pod that is gone or on another
 // node. Options.ExpiredGrace allows for an expiry that has passed, and for nothing
 // else. Any other token must have been accepted by
-// upstream through this hub and, if it is a JWT, not have expired.
+// upstream through this hub, within Options.OpaqueMaxAge, and, if it is a JWT, not
+// have expired.
 //
 // The error is an *apierrors.StatusError fit for the caller: 401 saying what is
 // wrong with the token, or 403 for impersonation. It contains nothing secret.
@@ -154,6 +155,9 @@ func (a *Authenticator) admits(e *entry, pods Pods) (late bool, err error) {
 		if !a.tokens.isAccepted(e.digest) {
 			return false, fmt.Errorf("the token was not accepted by the cloud through this hub before, and %w", e.unverified)
 		}
+		if a.opaqueAge > 0 && !a.tokens.acceptedSince(e.digest, a.clock.now().Add(-a.opaqueAge-acceptedGrain)) {
+			return false, fmt.Errorf("the cloud has not accepted the token through this hub for %v, and %w", a.opaqueAge, e.unverified)
+		}
 		return false, e.times.check(a.clock.now(), leeway)
 	}
 	// It was issued, so it is at least that late.
@@ -171,7 +175,7 @@ func (a *Authenticator) admits(e *entry, pods Pods) (late bool, err error) {
 	if !a.tokens.audienceAccepted(e.audiences, e.keys.issuer) {
 		return false, errors.New("the token is meant for another audience")
 	}
-	if a.tokens.isRefused(e.digest) {
+	if a.tokens.isRefused(e.digest, e.identity.Key, e.times.issued) {
 		return false, errors.New("the cloud refused this token when it was last used")
 	}
 	return late, e.bound.check(a.node.Name, e.times, now, pods)

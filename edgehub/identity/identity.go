@@ -112,6 +112,9 @@ type Options struct {
 	// expired, while Offline says that the cloud is away: at most MaxExpiredGrace. Less
 	// than the leeway of a minute changes nothing.
 	ExpiredGrace time.Duration
+	// OpaqueMaxAge is for how long a token that is no ServiceAccount's counts after
+	// upstream has accepted it last, to within an hour; 0 is without end.
+	OpaqueMaxAge time.Duration
 	// Offline reports whether the cloud is away. Without it there is no grace.
 	Offline func() bool
 	// Registry takes the metrics; nil for none.
@@ -130,9 +133,10 @@ type Authenticator struct {
 	node   Node
 	pods   Pods
 
-	grace   time.Duration
-	offline func() bool
-	audit   *audit
+	grace     time.Duration
+	opaqueAge time.Duration
+	offline   func() bool
+	audit     *audit
 
 	nodeSeen atomic.Pointer[verifiedNode]
 
@@ -171,6 +175,7 @@ func Open(opts Options) (*Authenticator, error) {
 		node:       opts.Node,
 		pods:       opts.Pods,
 		grace:      opts.ExpiredGrace,
+		opaqueAge:  opts.OpaqueMaxAge,
 		offline:    opts.Offline,
 		audit:      newAudit(opts.Registry),
 		hasher:     newHasher(key),

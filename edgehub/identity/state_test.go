@@ -252,6 +252,85 @@ func TestAcceptedTokensAreBounded(t *testing.T) {
 	}
 }
 
+// TestARefusalIsNeverForgottenForMore: whoever has more refusals than can be
+// remembered loses all tokens so far, also after a restart, and nobody else does.
+func TestARefusalIsNeverForgottenForMore(t *testing.T) {
+	n := newNode(t)
+	a := n.openWith(newCluster())
+	victim := podToken(serviceAccount("default", "victim", "2"))
+	observe(t, a, victim, 401)
+	own, others := podToken(nil), podToken(serviceAccount("default", "other", "3"))
+	observe(t, a, own, 401)
+	refuse := func(holder string, from, to int, expires time.Time) {
+		for i := from; i < to; i++ {
+			a.tokens.refuse(a.hasher.sum(payloadDomain, fmt.Sprint(holder, i)), holder, expires.Unix(), n.clock.Now())
+		}
+	}
+	refuse("gone", 0, maxRefused-10, start.Add(-2*MaxExpiredGrace)) // are the first to go
+	refuse(edgeAppKey, 0, 100, start.Add(time.Hour))
+	if len(a.tokens.refused) > 200 || len(a.tokens.cutOff) > 0 {
+		t.Errorf("%d refusals of tokens that expired are remembered", len(a.tokens.refused))
+	}
+	if _, err := a.Authenticate(bearer(podToken(map[string]any{"jti": "another"}))); err != nil {
+		t.Errorf("another token of the same account: %v", err)
+	}
+	refuse(edgeAppKey, 100, maxRefused+10, start.Add(time.Hour))
+	if err := a.Save(); err != nil {
+		t.Fatal(err)
+	}
+	later := podToken(map[string]any{"iat": start.Add(time.Second).Unix()})
+	for _, a := range []*Authenticator{a, n.open()} {
+		for name, c := range map[string]struct {
+			token string
+			ok    bool
+		}{
+			"refused":                             {own, false},
+			"the account's other token":           {podToken(map[string]any{"jti": "another"}), false},
+			"the account's token that came later": {later, true},
+			"another account's that was refused":  {victim, false},
+			"another account's that was not":      {others, true},
+		} {
+			if _, err := a.Authenticate(bearer(c.token)); (err == nil) != c.ok {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	for i := range 2 * maxCutOff { // many holders end in a cut for all
+		a.tokens.mu.Lock()
+		a.tokens.refused[digest{}] = verdict{Holder: fmt.Sprint("holder ", i)}
+		a.tokens.cut(n.clock.Now())
+		a.tokens.mu.Unlock()
+		clear(a.tokens.refused)
+	}
+	if len(a.tokens.cutOff) > maxCutOff {
+		t.Errorf("%d holders are remembered", len(a.tokens.cutOff))
+	}
+	if _, err := a.Authenticate(bearer(others)); err == nil {
+		t.Error("a token that may have been refused counts")
+	}
+}
+
+func TestOpaqueTokensAge(t *testing.T) {
+	const day = 24 * time.Hour
+	n := newNode(t)
+	n.options.OpaqueMaxAge = 10 * day
+	a := n.open()
+	observe(t, a, "opaque", 200)
+	check := func(after time.Duration, ok bool) {
+		t.Helper()
+		n.clock.SetTime(start.Add(after))
+		if _, err := a.Authenticate(bearer("opaque")); (err == nil) != ok {
+			t.Errorf("after %v: %v", after, err)
+		}
+	}
+	check(9*day, true)
+	observe(t, a, "opaque", 200)
+	check(18*day, true)
+	check(20*day, false)
+	observe(t, a, "opaque", 200)
+	check(21*day, true)
+}
+
 func TestAcceptingTheSameTokenAgainWritesNothing(t *testing.T) {
 	n := newNode(t)
 	a := n.openWith(newCluster())

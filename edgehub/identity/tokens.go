@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -14,10 +15,15 @@ import (
 )
 
 const (
-	// maxAccepted and maxRefused bound what is remembered across restarts; the
-	// oldest are forgotten first.
+	// maxAccepted bounds the tokens that are remembered across restarts; those
+	// used last are.
 	maxAccepted = 4096
-	maxRefused  = 4096
+	// maxRefused does so for those that were refused. Instead of forgetting one,
+	// the holder that has the most is refused all that was issued to it so far.
+	maxRefused = 4096
+	// maxCutOff bounds the holders of whom that is so; when there are more it is
+	// so of all.
+	maxCutOff = 1024
 	// maxAudiences bounds the audience sets learned.
 	maxAudiences = 32
 	// acceptedGrain is how often the use of an accepted token is noted on disk.
@@ -27,10 +33,18 @@ const (
 // tokenStore remembers upstream's verdicts. It holds digests, never tokens.
 type tokenStore struct {
 	mu        sync.Mutex
-	accepted  map[digest]int64 // unverifiable tokens upstream accepted -> last use, Unix seconds
-	refused   map[digest]int64 // payloads of verified tokens upstream refused -> when
-	audiences [][]string       // sorted sets that upstream accepts
-	changed   bool             // since the last save
+	accepted  map[digest]int64   // unverifiable tokens upstream accepted -> last use, Unix seconds
+	refused   map[digest]verdict // payloads of verified tokens upstream refused
+	cutOff    map[string]int64   // holder -> tokens issued until then are refused, Unix seconds; "" is everybody
+	audiences [][]string         // sorted sets that upstream accepts
+	changed   bool               // since the last save
+}
+
+// verdict is a refusal of a verified token.
+type verdict struct {
+	When    int64  `json:"when"`    // Unix seconds
+	Expires int64  `json:"expires"` // when the token does
+	Holder  string `json:"holder"`  // Identity.Key
 }
 
 // tokensState is the content of tokensFile. Digests are in hexadecimal.
@@ -38,11 +52,14 @@ type tokensState struct {
 	Version   int              `json:"version"`
 	Audiences [][]string       `json:"audiences"`
 	Accepted  map[string]int64 `json:"accepted"`
-	Refused   map[string]int64 `json:"refused"`
+	// Refused is what a hub wrote that did not know more of refusals.
+	Refused  map[string]int64   `json:"refused,omitempty"`
+	Refusals map[string]verdict `json:"refusals,omitempty"`
+	CutOff   map[string]int64   `json:"cutOff,omitempty"`
 }
 
 func openTokens(dir *os.Root) (*tokenStore, error) {
-	s := &tokenStore{accepted: map[digest]int64{}, refused: map[digest]int64{}}
+	s := &tokenStore{accepted: map[digest]int64{}, refused: map[digest]verdict{}, cutOff: map[string]int64{}}
 	data, err := readState(dir, tokensFile)
 	if err != nil {
 		return nil, fmt.Errorf("read tokens: %w", err)
@@ -54,6 +71,7 @@ func openTokens(dir *os.Root) (*tokenStore, error) {
 		klog.ErrorS(err, "The record of tokens is damaged: opaque tokens are not recognised until the cloud has accepted them again", "file", tokensFile)
 		clear(s.accepted)
 		clear(s.refused)
+		clear(s.cutOff)
 		s.audiences = nil
 	}
 	return s, nil
@@ -71,10 +89,18 @@ func (s *tokenStore) load(data []byte) error {
 	if err := decodeDigests(state.Accepted, s.accepted); err != nil {
 		return err
 	}
-	return decodeDigests(state.Refused, s.refused)
+	refused := map[digest]int64{}
+	if err := decodeDigests(state.Refused, refused); err != nil {
+		return err
+	}
+	for d, when := range refused {
+		s.refused[d] = verdict{When: when, Expires: forever.expires}
+	}
+	maps.Copy(s.cutOff, state.CutOff)
+	return decodeDigests(state.Refusals, s.refused)
 }
 
-func decodeDigests(from map[string]int64, into map[digest]int64) error {
+func decodeDigests[V any](from map[string]V, into map[digest]V) error {
 	for text, when := range from {
 		var d digest
 		if n, err := hex.Decode(d[:], []byte(text)); err != nil || n != len(d) || len(text) != hex.EncodedLen(len(d)) {
@@ -85,8 +111,8 @@ func decodeDigests(from map[string]int64, into map[digest]int64) error {
 	return nil
 }
 
-func encodeDigests(from map[digest]int64) map[string]int64 {
-	into := make(map[string]int64, len(from))
+func encodeDigests[V any](from map[digest]V) map[string]V {
+	into := make(map[string]V, len(from))
 	for d, when := range from {
 		into[hex.EncodeToString(d[:])] = when
 	}
@@ -179,15 +205,50 @@ func (s *tokenStore) forget(d digest) {
 
 // refuse notes that upstream refused a token although it verifies: its Pod or
 // ServiceAccount may be gone.
-func (s *tokenStore) refuse(payload digest, now time.Time) {
+func (s *tokenStore) refuse(payload digest, holder string, expires int64, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.refused[payload]; ok {
 		return
 	}
-	s.refused[payload] = now.Unix()
-	evictOldest(s.refused, maxRefused)
+	s.refused[payload] = verdict{When: now.Unix(), Expires: expires, Holder: holder}
 	s.changed = true
+	if len(s.refused) <= maxRefused {
+		return
+	}
+	// Those that have expired are refused for that.
+	over := now.Add(-MaxExpiredGrace - leeway).Unix()
+	maps.DeleteFunc(s.refused, func(_ digest, v verdict) bool { return v.Expires < over })
+	if len(s.refused) > maxRefused {
+		s.cut(now)
+	}
+}
+
+// cut refuses all tokens that were issued so far to the holder that has the most
+// refusals, in place of those. It can have new ones.
+func (s *tokenStore) cut(now time.Time) {
+	count := map[string]int{}
+	var most string
+	for _, v := range s.refused {
+		if count[v.Holder]++; count[v.Holder] > count[most] {
+			most = v.Holder
+		}
+	}
+	klog.InfoS("More tokens were refused than can be remembered: none that was issued to this holder so far counts offline", "holder", most)
+	if s.cutOff[most] = now.Unix(); len(s.cutOff) > maxCutOff {
+		clear(s.cutOff)
+		s.cutOff[""] = now.Unix()
+	}
+	maps.DeleteFunc(s.refused, func(_ digest, v verdict) bool { return v.Holder == most })
+}
+
+// acceptedSince reports whether an unverifiable token was accepted at a time or
+// later.
+func (s *tokenStore) acceptedSince(d digest, since time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, ok := s.accepted[d]
+	return ok && at >= since.Unix()
 }
 
 func (s *tokenStore) isAccepted(d digest) bool {
@@ -197,11 +258,19 @@ func (s *tokenStore) isAccepted(d digest) bool {
 	return ok
 }
 
-func (s *tokenStore) isRefused(payload digest) bool {
+// isRefused reports whether a verified token was refused, or may have been.
+func (s *tokenStore) isRefused(payload digest, holder string, issued int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.refused[payload]
-	return ok
+	if _, ok := s.refused[payload]; ok {
+		return true
+	}
+	for _, who := range []string{holder, ""} {
+		if until, ok := s.cutOff[who]; ok && issued <= until {
+			return true
+		}
+	}
+	return false
 }
 
 // evictOldest makes room for an eighth of limit at once, so that a full table
@@ -236,7 +305,8 @@ func (s *tokenStore) save(dir *os.Root) error {
 		Version:   1,
 		Audiences: slices.Clone(s.audiences),
 		Accepted:  encodeDigests(s.accepted),
-		Refused:   encodeDigests(s.refused),
+		Refusals:  encodeDigests(s.refused),
+		CutOff:    maps.Clone(s.cutOff),
 	}
 	s.changed = false
 	s.mu.Unlock()

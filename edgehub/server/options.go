@@ -50,6 +50,9 @@ type Options struct {
 	// ExpiredTokenGrace is for how long a ServiceAccount token counts offline once
 	// it has expired, 0 for not at all. See identity.Options.ExpiredGrace.
 	ExpiredTokenGrace time.Duration
+	// OpaqueTokenMaxAge is for how long a token that is no ServiceAccount's counts
+	// offline after it was last accepted. See identity.Options.OpaqueMaxAge.
+	OpaqueTokenMaxAge time.Duration
 	Profiling         bool
 	Limits            limits.Options
 	Pods              PodOptions
@@ -101,6 +104,9 @@ func (o *Options) Validate() error {
 	}
 	if o.ExpiredTokenGrace < 0 || o.ExpiredTokenGrace > identity.MaxExpiredGrace {
 		errs = append(errs, fmt.Errorf("--expired-token-grace %v must be between 0, which refuses expired tokens, and %v", o.ExpiredTokenGrace, identity.MaxExpiredGrace))
+	}
+	if o.OpaqueTokenMaxAge < 0 {
+		errs = append(errs, fmt.Errorf("--opaque-token-max-age %v is negative: 0 stands for no limit", o.OpaqueTokenMaxAge))
 	}
 	for flag, quota := range map[string]resource.Quantity{"cache-quota": o.CacheQuota, "cache-quota-per-agent": o.CacheQuotaPerAgent} {
 		if quota.Sign() < 0 {

@@ -177,7 +177,7 @@ func newHub(options Options, state *os.Root, files journal.FS) (*hub, error) {
 	}
 	if h.identity, err = identity.Open(identity.Options{
 		StateDir: state, Node: node, Pods: h.pod, Registry: h.registry,
-		ExpiredGrace: options.ExpiredTokenGrace, Offline: func() bool { return !h.upstream.Up() },
+		OpaqueMaxAge: options.OpaqueTokenMaxAge, ExpiredGrace: options.ExpiredTokenGrace, Offline: func() bool { return !h.upstream.Up() },
 	}); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -85,6 +86,7 @@ func runCommand() *cobra.Command {
 	f.StringVar(&o.StateDir, "state-dir", "/var/lib/edge-hub", "Directory for what the hub must know to start without the cloud.")
 	f.StringVar(&o.AdminListen, "admin-listen", "127.0.0.1:10267", "Address to serve /healthz, /readyz and /metrics on, with HTTP.")
 	f.DurationVar(&o.ExpiredTokenGrace, "expired-token-grace", 0, "For how long a ServiceAccount token that has expired is still accepted while the cloud is unreachable, at most 24h. Whoever has stolen a token has it for that much longer. 0 refuses expired tokens.")
+	f.DurationVar(&o.OpaqueTokenMaxAge, "opaque-token-max-age", 30*24*time.Hour, "For how long a token that is no ServiceAccount's, and so can't be verified, is recognised while the cloud is unreachable, since kube-apiserver accepted it last. 0 is without end.")
 	limitFlags(f, &o.Limits)
 	podFlags(f, &o.Pods)
 	f.BoolVar(&o.Report, "report", true, "Keep the EdgeHubNode of this node current: what is cached, and whether it would do for a restart without the cloud.")
