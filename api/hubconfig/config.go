@@ -143,15 +143,23 @@ func (c Config) Caches(agent string) bool {
 
 // Admits reports whether edge-hub caches what a caller reads as agent. namespace
 // is that of the caller's ServiceAccount, or "" for a caller that is none: agents
-// of namespaced policies are cached for ServiceAccounts of these namespaces only.
-// An agent that is always cached, hand-written or covered by "*" is cached for
+// of namespaced policies are cached for ServiceAccounts of these namespaces only,
+// and one that is always cached for the platform's own programs, since any program
+// can call itself so. An agent that is hand-written or covered by "*" is cached for
 // every caller.
 func (c Config) Admits(agent, namespace string) bool {
 	if !c.Caches(agent) {
 		return false
 	}
+	if c.All {
+		return true
+	}
+	if IsAlwaysCached(agent) {
+		_, listed := slices.BinarySearch(c.Agents, agent)
+		return listed || IsPlatform(namespace)
+	}
 	rule, restricted := c.Rules[agent]
-	if !restricted || rule.ClusterWide || c.All || IsAlwaysCached(agent) {
+	if !restricted || rule.ClusterWide {
 		return true
 	}
 	_, named := rule.Namespaces[namespace]
@@ -164,13 +172,29 @@ func (c Config) Quota(agent, namespace string) int64 {
 	return c.Rules[agent].Namespaces[namespace].Quota
 }
 
-// Secrets says whether Secrets that ServiceAccounts of namespace read as agent
-// may be kept on the disk. namespace is that of the caller, not of the Secret.
+// Secrets is what the rule of agent says of Secrets that ServiceAccounts of
+// namespace read. namespace is that of the caller, not of the Secret.
 func (c Config) Secrets(agent, namespace string) Secrets {
 	if c.Rules[agent].Namespaces[namespace].Secrets == DenySecrets {
 		return DenySecrets
 	}
 	return CacheSecrets
+}
+
+// DeniesSecrets reports whether Secrets that ServiceAccounts of namespace read as
+// agent must not be kept on the disk: their rule says so or, if the agent has none
+// for this namespace, that of any other agent does. A program can call itself by the
+// name of one that is always cached, written by hand, or covered by "*".
+func (c Config) DeniesSecrets(agent, namespace string) bool {
+	if rule, named := c.Rules[agent].Namespaces[namespace]; named {
+		return rule.Secrets == DenySecrets
+	}
+	for _, rule := range c.Rules {
+		if rule.Namespaces[namespace].Secrets == DenySecrets {
+			return true
+		}
+	}
+	return false
 }
 
 // Relists reports whether a hub ends watches of ServiceAccounts of namespace, as

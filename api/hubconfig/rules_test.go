@@ -73,7 +73,7 @@ func TestMalformedPoliciesAreRefused(t *testing.T) {
 		{`{"a": {"namespaces": {"Shop": {}}}}`, `namespace "Shop" is no name`},
 		{`{"a": {"namespaces": {"-a": {}}}}`, `namespace "-a" is no name`},
 		{`{"a": {"namespaces": {"` + strings.Repeat("n", 64) + `": {}}}}`, `is no name of a namespace`},
-		{`{"kubelet": {"namespaces": {"shop": {}}}}`, `policies: agent "kubelet" is always cached for every caller: remove it`},
+		{`{"kubelet": {"namespaces": {"shop": {}}}}`, `policies: agent "kubelet" is always cached: remove it`},
 		{`{"*": {"namespaces": {"shop": {}}}}`, `policies: agent "*" contains "*"`},
 		{`{"a/b": {"namespaces": {"shop": {}}}}`, `policies: agent "a/b" contains "/"`},
 		{strings.Repeat(" ", MaxPoliciesLength) + "{}", "policies: has 1048578 bytes, the limit is 1048576"},
@@ -118,6 +118,31 @@ func TestFormatPolicies(t *testing.T) {
 	}
 }
 
+func TestDeniesSecrets(t *testing.T) {
+	config := Config{Agents: []string{"hand", "strict", "open"}, Rules: map[string]Rule{
+		"strict": {Namespaces: map[string]NamespaceRule{"shop": {Secrets: DenySecrets}, "till": {}}},
+		"open":   {Namespaces: map[string]NamespaceRule{"shop": {}, "yard": {}}},
+	}}
+	for _, test := range []struct {
+		agent, namespace string
+		want             bool
+	}{
+		{"strict", "shop", true},
+		{"open", "shop", false}, // its own rule says otherwise
+		{"hand", "shop", true},
+		{"coredns", "shop", true},
+		{"anything", "shop", true},
+		{"strict", "till", false},
+		{"hand", "till", false},
+		{"hand", "yard", false},
+		{"hand", "", false},
+	} {
+		if got := config.DeniesSecrets(test.agent, test.namespace); got != test.want {
+			t.Errorf("%s of %q: %v", test.agent, test.namespace, got)
+		}
+	}
+}
+
 func TestAdmits(t *testing.T) {
 	config := Config{Agents: []string{"both", "hand", "tenants"}, Rules: map[string]Rule{
 		"both":    {ClusterWide: true, Namespaces: map[string]NamespaceRule{"shop": {Quota: 3, Secrets: DenySecrets}}},
@@ -146,6 +171,11 @@ func TestAdmits(t *testing.T) {
 		{"not listed", config, "gone", "shop", false, 0, CacheSecrets},
 		{"never named", config, "unknown", "shop", false, 0, CacheSecrets},
 		{"always cached", config, "kubelet", "", true, 0, CacheSecrets},
+		{"always cached, of the platform", config, "coredns", "kube-system", true, 0, CacheSecrets},
+		{"always cached, where its manifests put it", config, "flanneld", "kube-flannel", true, 0, CacheSecrets},
+		{"always cached, and anybody can say so", config, "kubelet", "shop", false, 0, CacheSecrets},
+		{"always cached, and written by hand", Config{Agents: []string{"coredns"}}, "coredns", "dns", true, 0, CacheSecrets},
+		{"always cached, and everything is", every, "coredns", "dns", true, 0, CacheSecrets},
 		{"the star is for every caller", every, "tenants", "", true, 0, CacheSecrets},
 		{"the star leaves a namespace its settings", every, "tenants", "shop", true, 5, DenySecrets},
 		{"the star takes no agent that names no directory", every, "..", "shop", false, 0, CacheSecrets},

@@ -298,6 +298,9 @@ func (c *conn) end(err error) {
 	c.ending.Store(true)
 	var broken connError
 	tell := errors.As(err, &broken)
+	if broken.code == codeEnhanceYourCalm {
+		c.server.options.Refused(LimitFrames)
+	}
 	c.mu.Lock()
 	c.closing = true
 	for _, timer := range []*time.Timer{c.settings, c.idle} {

@@ -19,6 +19,9 @@ type Options struct {
 	// than a 64th, from addresses that have less than an eighth, so that
 	// none of them can shut the others out. Default 4000.
 	MaxHandlers int
+	// Refused is told of what the peer is refused because of a limit, by the
+	// limit's name; nil tells nobody. It must not wait.
+	Refused func(limit string)
 	// AwaitAdmission says that each handler first decides whether it serves its
 	// request, without waiting for anybody, and calls Admitted of its
 	// http.ResponseWriter if so. Few may be deciding at once, so that
@@ -70,7 +73,19 @@ type Rate struct {
 	Burst, PerSecond int
 }
 
+// The limits that Options.Refused is told of.
+const (
+	LimitHandlers = "http2-handlers" // MaxHandlers and MaxConcurrentStreams
+	LimitHeader   = "http2-header"   // http.Server's MaxHeaderBytes
+	LimitFrames   = "http2-frames"   // Frames, Resets, MaxQueuedBytes and others that end a connection
+	LimitStall    = "http2-stall"    // StallTimeout
+	LimitUnsent   = "http2-unsent"   // MaxUnsent
+)
+
 func (o Options) withDefaults() Options {
+	if o.Refused == nil {
+		o.Refused = func(string) {}
+	}
 	number := func(v *int, otherwise int) {
 		if *v <= 0 {
 			*v = otherwise

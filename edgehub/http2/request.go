@@ -153,8 +153,10 @@ func (c *conn) accept(b *block) (bool, error) {
 	case b.err != nil:
 		return false, b.err
 	case len(c.streams) >= most, c.running >= 2*most, c.server.crowded(c):
+		c.server.options.Refused(LimitHandlers)
 		return false, streamError{b.id, codeRefusedStream, "too many streams"}
 	case b.tooLarge:
+		c.server.options.Refused(LimitHeader)
 		return false, c.refuse(b, http.StatusRequestHeaderFieldsTooLarge, codeNone)
 	}
 	c.running++

@@ -199,6 +199,9 @@ func (st *stream) abort(code code, err error) {
 	st.conn.mu.Lock()
 	defer st.conn.mu.Unlock()
 	if st.err == nil {
+		if err == errStalled {
+			st.conn.server.options.Refused(LimitStall)
+		}
 		st.conn.reset(st, code, err)
 	}
 }

@@ -100,6 +100,7 @@ func (st *stream) park() {
 	c.wake(st) // what it waits for may have come
 	c.mu.Unlock()
 	if surplus != nil {
+		c.server.options.Refused(LimitUnsent)
 		surplus.abort(codeEnhanceYourCalm, errCrowd)
 	}
 }

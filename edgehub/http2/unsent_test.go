@@ -70,7 +70,11 @@ func TestWhatIsNotTakenIsNoHandler(t *testing.T) {
 // TestWhatIsNotTakenIsBounded: who has the most that is not taken loses it.
 func TestWhatIsNotTakenIsBounded(t *testing.T) {
 	const room = 10
-	s := newServer(t, Options{MaxUnsent: room * (unsentCost + bodyStart + smallBody), StallTimeout: time.Minute}, http.HandlerFunc(say))
+	refused := make(chan string, 100)
+	s := newServer(t, Options{
+		MaxUnsent: room * (unsentCost + bodyStart + smallBody), StallTimeout: time.Minute,
+		Refused: func(limit string) { refused <- limit },
+	}, http.HandlerFunc(say))
 	greedy, modest := newPeer(t, s, window(0)), dialFrom(t, s, 2).hello(window(0))
 	modest.request(1, true)
 	modest.awaitKind(http2.FrameHeaders)
@@ -91,6 +95,11 @@ func TestWhatIsNotTakenIsBounded(t *testing.T) {
 	}
 	if n := len(lost); n != 3*room-(room-1) || lost[0] != 1 || lost[n-1] != uint32(2*n-1) {
 		t.Errorf("lost are %v", lost)
+	}
+	for range lost {
+		if limit := <-refused; limit != LimitUnsent {
+			t.Errorf("%s is counted", limit)
+		}
 	}
 	_ = modest.framer.WriteWindowUpdate(1, 1000)
 	if f := modest.awaitKind(http2.FrameData).(*http2.DataFrame); !f.StreamEnded() {

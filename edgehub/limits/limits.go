@@ -40,6 +40,11 @@ type Options struct {
 	// Bodies is how many bytes of memory the bodies that are on their way may
 	// have, see costOf. One caller may have a quarter.
 	Bodies int
+	// HTTP2Streams is how many requests a connection may have at once, and
+	// HTTP2Frames and HTTP2Resets how many frames that move nothing on, and requests
+	// that it gives up, it may send in a second; ten times as many at once. Zero are
+	// the defaults of package http2.
+	HTTP2Streams, HTTP2Frames, HTTP2Resets int
 	// ClientTimeout is how long a client may take to send a body, and to take
 	// a piece of a response.
 	ClientTimeout time.Duration
@@ -53,6 +58,7 @@ func Defaults() Options {
 		Watches: 1600, WatchesPerCaller: 1024,
 		Connections: 1000, ConnectionsPerAddress: 250,
 		Body: 8 << 20, Bodies: 12 << 20,
+		HTTP2Streams: 1000, HTTP2Frames: 1000, HTTP2Resets: 200,
 		ClientTimeout: 30 * time.Second,
 	}
 }
@@ -91,7 +97,7 @@ func New(options Options, proven func(*http.Request) (string, bool), registry pr
 		callers: map[string]*usage{}, addresses: map[string]int{}, flights: map[*flight]struct{}{},
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgehub_refused_total",
-			Help: "Requests and connections refused because of a limit, by the flag that sets it.",
+			Help: "Requests and connections refused because of a limit, by the flag that sets it, or by its name if none does.",
 		}, []string{"limit"}),
 		cut: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "edgehub_slow_clients_total",
@@ -113,6 +119,9 @@ func New(options Options, proven func(*http.Request) (string, bool), registry pr
 		gauge("edgehub_connections", "Open connections of clients.", nil, func() int { return l.connections }))
 	return l
 }
+
+// Refused counts what was refused because of a limit that is held elsewhere.
+func (l *Limiter) Refused(limit string) { l.refused.WithLabelValues(limit).Inc() }
 
 // caller says on whose account a request goes.
 func (l *Limiter) caller(r *http.Request) (name string, proven bool) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -57,7 +58,7 @@ func WithLog(observe func(*Exchange), next http.Handler) http.Handler {
 		if !info.IsResourceRequest {
 			line = printable(x.Agent) + " " + printable(x.Verb) + " nonresource"
 		}
-		uri := printable(r.URL.RequestURI())
+		uri := printable(uriOf(r.URL))
 		if x.Verb == "watch" {
 			klog.Infof("%s: %s ", line, uri)
 		}
@@ -69,6 +70,37 @@ func WithLog(observe func(*Exchange), next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
 	})
+}
+
+// uriOf is what is logged of a URL: all of it but the values of a query that
+// may hold a secret, as programs behind kube-apiserver's proxy take tokens there.
+func uriOf(u *url.URL) string {
+	if u.RawQuery == "" {
+		return u.RequestURI()
+	}
+	parts := strings.Split(u.RawQuery, "&")
+	for i, part := range parts {
+		if name, value, _ := strings.Cut(part, "="); value != "" && !harmless(name) {
+			parts[i] = name + "=..."
+		}
+	}
+	logged := *u
+	logged.RawQuery = strings.Join(parts, "&")
+	return logged.RequestURI()
+}
+
+// harmless reports whether a parameter is one of Kubernetes' own, which hold no
+// secrets.
+func harmless(name string) bool {
+	switch name {
+	case "watch", "limit", "continue", "resourceVersion", "resourceVersionMatch", "labelSelector", "fieldSelector",
+		"timeoutSeconds", "timeout", "allowWatchBookmarks", "sendInitialEvents", "pretty", "dryRun", "fieldManager",
+		"fieldValidation", "force", "gracePeriodSeconds", "propagationPolicy", "includeObject", "orphanDependents",
+		"container", "follow", "previous", "tailLines", "sinceSeconds", "sinceTime", "timestamps", "limitBytes", "stream",
+		"stdin", "stdout", "stderr", "tty", "ports", "export", "exact", "verbose", "exclude":
+		return true
+	}
+	return false
 }
 
 // response remembers its status code.

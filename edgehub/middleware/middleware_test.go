@@ -3,6 +3,7 @@ package middleware
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -61,6 +62,25 @@ func TestPrintable(t *testing.T) {
 	} {
 		if got := printable(in); got != want {
 			t.Errorf("%q is logged as %q", in, got)
+		}
+	}
+}
+
+func TestOnlyKubernetesOwnOptionsAreLogged(t *testing.T) {
+	for in, want := range map[string]string{
+		"/api/v1/services/xxx": "/api/v1/services/xxx",
+		"/api/v1/pods?watch=true&labelSelector=a%3Db&resourceVersion=5&limit=1": "/api/v1/pods?watch=true&labelSelector=a%3Db&resourceVersion=5&limit=1",
+		"/api/v1/namespaces/a/services/b/proxy/?token=secret&watch=1":           "/api/v1/namespaces/a/services/b/proxy/?token=...&watch=1",
+		"/x?access_token=secret;b=c":                                            "/x?access_token=...",
+		"/x?%74oken=secret":                                                     "/x?%74oken=...",
+		"/x?a&b=":                                                               "/x?a&b=",
+	} {
+		u, err := url.Parse(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := uriOf(u); got != want {
+			t.Errorf("%s is logged as %s", in, got)
 		}
 	}
 }

@@ -106,7 +106,7 @@ func Run(ctx context.Context, options Options) error {
 		ErrorLog:          log.New(logWriter{}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return base },
 	}
-	if err := http2.Configure(proxy, http2Options(options.Limits)); err != nil {
+	if err := http2.Configure(proxy, http2Options(options.Limits, h.limiter.Refused)); err != nil {
 		return err
 	}
 	administration := &admin{config: h.config, identity: h.identity, upstream: h.upstream, store: h.store, sealKey: h.sealKey, registry: h.registry, certificates: h.certificates, profile: options.Profiling}
@@ -146,8 +146,12 @@ func Run(ctx context.Context, options Options) error {
 	return errors.Join(err, h.store.Close(), h.tokens.Close())
 }
 
-func http2Options(l limits.Options) http2.Options {
-	return http2.Options{MaxHandlers: maxHandlers(l), AwaitAdmission: true, StallTimeout: l.ClientTimeout}
+func http2Options(l limits.Options, refused func(limit string)) http2.Options {
+	rate := func(perSecond int) http2.Rate { return http2.Rate{Burst: 10 * perSecond, PerSecond: perSecond} }
+	return http2.Options{
+		MaxHandlers: maxHandlers(l), MaxConcurrentStreams: l.HTTP2Streams, AwaitAdmission: true, StallTimeout: l.ClientTimeout,
+		Frames: rate(l.HTTP2Frames), Resets: rate(l.HTTP2Resets), Refused: refused,
+	}
 }
 
 // maxHandlers is how many handlers HTTP/2 may run: those of all requests that
@@ -232,7 +236,7 @@ func newHub(options Options, state *os.Root, files journal.FS) (*hub, error) {
 		Online:       h.upstream.Up,
 		State:        state,
 		DenySecrets: func(agent, key string) bool {
-			return h.config.Current().Secrets(agent, identity.NamespaceOf(key)) == hubconfig.DenySecrets
+			return h.config.Current().DeniesSecrets(agent, identity.NamespaceOf(key))
 		},
 	})
 	h.tokens = tokens.Open(tokens.Options{FS: journal.OS(state), Key: h.sealKey, Now: h.identity.Now, Pods: h.pod, Registry: h.registry})

@@ -16,5 +16,8 @@ func limitFlags(f *pflag.FlagSet, o *limits.Options) {
 	f.IntVar(&o.ConnectionsPerAddress, "max-connections-per-address", d.ConnectionsPerAddress, "The same for one client address.")
 	f.Int64Var(&o.Body, "max-request-bytes", d.Body, "Bytes that a request's body may have.")
 	f.IntVar(&o.Bodies, "max-request-bytes-in-flight", d.Bodies, "Bytes of memory that requests' bodies may take while they are on their way. One caller may have a quarter.")
+	f.IntVar(&o.HTTP2Streams, "max-http2-streams", d.HTTP2Streams, "Requests that one HTTP/2 connection may have under way at once.")
+	f.IntVar(&o.HTTP2Frames, "max-http2-frames-per-second", d.HTTP2Frames, "HTTP/2 frames that move no request on, such as PING and SETTINGS, that one connection may send in a second, and ten times as many at once. More end it.")
+	f.IntVar(&o.HTTP2Resets, "max-http2-resets-per-second", d.HTTP2Resets, "Requests under way that one HTTP/2 connection may give up in a second, and ten times as many at once. More end it.")
 	f.DurationVar(&o.ClientTimeout, "client-timeout", d.ClientTimeout, "How long a client may take to send a request's body, and to take a piece of a response.")
 }
