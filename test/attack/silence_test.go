@@ -1,6 +1,7 @@
 package attack
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,9 @@ func TestLogsAndMetricsHoldNoTokenNoSecretAndNoUnboundedUserAgent(t *testing.T) 
 					w.send(p.client, hub.Request{Path: path, Token: q.token, Accept: accept, UserAgent: "edge-app/1"})
 				}
 			}
+		}
+		for _, q := range tokens { // some programs take tokens in a URL
+			w.send(p.client, hub.Request{Path: "/api/v1/namespaces/silence/services/x/proxy/?access_token=" + url.QueryEscape(q.token) + "&watch=1", Token: token, UserAgent: "edge-app/1"})
 		}
 		for _, agent := range []string{long, "a\x80b/1", "made-up-agent-1/x", "made-up-agent-2 " + long[:2000]} {
 			w.send(p.client, hub.Request{Path: "/api/v1/namespaces/silence/secrets", Token: token, UserAgent: agent})
