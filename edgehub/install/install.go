@@ -77,6 +77,11 @@ type Options struct {
 	// Manifests is KubeletConfig's staticPodPath if it is empty, and
 	// DefaultManifests if that says none.
 	Manifests string
+	// CredentialsDir is a directory with the key that Secrets are sealed with, as
+	// systemd puts it there for a service (systemd.exec(5), LoadCredentialEncrypted),
+	// usually /run/credentials/kubelet.service. It must be there whenever the hub
+	// starts. Without one the key is a file in the hub's state directory.
+	CredentialsDir string
 	// Out is told what was done.
 	Out io.Writer
 

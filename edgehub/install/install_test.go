@@ -109,6 +109,41 @@ func optionsFor(root string) Options {
 	return o
 }
 
+// TestThePodMayDoLittle, and has the credential that it is told of.
+func TestThePodMayDoLittle(t *testing.T) {
+	o := optionsFor(t.TempDir())
+	o.defaults()
+	o.CredentialsDir = "/run/credentials/kubelet.service"
+	manifest, err := o.pod(&kubelet{node: "edge-1", certFile: "/pki/c", keyFile: "/pki/c", origin: way{server: "https://192.0.2.1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pod corev1.Pod
+	if err := yaml.UnmarshalStrict(manifest, &pod); err != nil {
+		t.Fatal(err)
+	}
+	c := pod.Spec.Containers[0]
+	s := c.SecurityContext
+	if *s.AllowPrivilegeEscalation || !*s.ReadOnlyRootFilesystem || s.Privileged != nil || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault ||
+		!slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) || !slices.Equal(s.Capabilities.Add, []corev1.Capability{"NET_ADMIN"}) {
+		t.Errorf("it may do more: %+v", s)
+	}
+	if c.Resources.Limits.Memory().IsZero() {
+		t.Error("it may take any memory")
+	}
+	writable := map[string]bool{cacheDir: true, stateDir: true}
+	credentials := false
+	for _, m := range c.VolumeMounts {
+		if !m.ReadOnly && !writable[m.MountPath] {
+			t.Errorf("it may write to %s", m.MountPath)
+		}
+		credentials = credentials || m.MountPath == o.CredentialsDir && m.ReadOnly
+	}
+	if !credentials || len(c.Env) != 1 || c.Env[0].Value != o.CredentialsDir {
+		t.Errorf("it has no credential: %+v, %+v", c.VolumeMounts, c.Env)
+	}
+}
+
 // tree is every file below a directory with its mode and content.
 func tree(t *testing.T, root string) map[string]string {
 	t.Helper()

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
@@ -54,8 +55,20 @@ func (o *Options) pod(k *kubelet) ([]byte, error) {
 			Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
 			Containers: []corev1.Container{{
 				Name: "edge-hub", Image: o.Image, ImagePullPolicy: corev1.PullIfNotPresent, Args: args,
-				// To keep its address on the node.
-				SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}}},
+				// The directories that it writes to are root's own, so that root needs
+				// no capability for them. NET_ADMIN keeps its address on the node.
+				SecurityContext: &corev1.SecurityContext{
+					RunAsUser: ptr.To[int64](0), RunAsGroup: ptr.To[int64](0),
+					AllowPrivilegeEscalation: ptr.To(false), ReadOnlyRootFilesystem: ptr.To(true),
+					Capabilities:   &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_ADMIN"}},
+					SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+				},
+				// What it takes for itself stays below 64 MB. The kernel counts the
+				// buffers of its connections and files, too.
+				Resources: corev1.ResourceRequirements{
+					Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")},
+					Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")},
+				},
 				ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
 					Host: "127.0.0.1", Path: "/readyz", Port: intstr.FromInt32(10267),
 				}}},
@@ -70,6 +83,11 @@ func (o *Options) pod(k *kubelet) ([]byte, error) {
 	mount("config", configDir, corev1.HostPathDirectory, true)
 	mount("cache", cacheDir, corev1.HostPathDirectory, false)
 	mount("state", stateDir, corev1.HostPathDirectory, false)
+	if o.CredentialsDir != "" {
+		mount("credentials", o.CredentialsDir, corev1.HostPathDirectory, true)
+		c := &pod.Spec.Containers[0]
+		c.Env = append(c.Env, corev1.EnvVar{Name: "CREDENTIALS_DIRECTORY", Value: o.CredentialsDir})
+	}
 	// Their directories, since the kubelet replaces the files when it rotates.
 	for i, dir := range k.directories(o) {
 		mount(fmt.Sprint("kubelet-", i), dir, corev1.HostPathDirectory, true)

@@ -22,6 +22,7 @@ func nodeCommands() []*cobra.Command {
 		},
 	}
 	installation.Flags().StringVar(&o.Image, "image", "", "The hub's image. It must be on the node, or pulled without the hub.")
+	installation.Flags().StringVar(&o.CredentialsDir, "credentials-dir", "", "Directory with systemd's credential edge-hub.key, that Secrets are sealed with: /run/credentials/kubelet.service if the kubelet's unit has LoadCredentialEncrypted=edge-hub.key. It must be there whenever the hub starts. Without it the key is a file in --state-dir.")
 	nodeFlags(installation.Flags(), &o)
 
 	preflight := &cobra.Command{
