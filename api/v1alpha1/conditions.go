@@ -90,8 +90,9 @@ const (
 	// force. (False)
 	ReasonQuotaCapped = "QuotaCapped"
 	// ReasonPoliciesDiffer: another policy of the namespace names the same agent
-	// with another quota or secrets. The larger quota is in force, and Deny if any
-	// of them says so. (False)
+	// with another quota or secrets, or one of them has the strategy Relist and the
+	// other has not. The larger quota is in force, Deny if any of them says so, and
+	// Relist too. (False)
 	ReasonPoliciesDiffer = "PoliciesDiffer"
 )
 

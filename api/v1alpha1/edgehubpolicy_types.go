@@ -149,7 +149,8 @@ type RestartSpec struct {
 	// strategy is RollingRestart, which evicts the selected Pods a few at a time
 	// and respects PodDisruptionBudgets; Relist, which restarts nothing but has
 	// programs that watch list again, through the cache, as informers do when a
-	// watch expires; or Never, which leaves restarts to you.
+	// watch expires, on every node and whatever the selectors say; or Never, which
+	// leaves restarts to you.
 	// +optional
 	// +kubebuilder:default=RollingRestart
 	Strategy RestartStrategy `json:"strategy,omitempty"`
@@ -177,7 +178,8 @@ type RestartSpec struct {
 	// +optional
 	Paused bool `json:"paused,omitempty"`
 
-	// window is when restarts may begin. When it is absent they may at any time.
+	// window is when restarts may begin, and when programs are made to list again.
+	// When it is absent that is at any time.
 	// +optional
 	Window *RestartWindow `json:"window,omitempty"`
 

@@ -29,17 +29,19 @@ const scrapeTimeout = 5 * time.Second
 type Collector struct {
 	reader client.Reader
 	view   *fleet.View
+	leads  <-chan struct{}
 
 	policies, rollouts, pods, agents, nodes, configured, valid *prometheus.Desc
 }
 
-// NewCollector returns a Collector.
-func NewCollector(cached client.Reader, view *fleet.View) *Collector {
+// NewCollector returns a Collector, which collects nothing before leads is closed:
+// of several operators the leader alone tells, or sums would count everything twice.
+func NewCollector(cached client.Reader, view *fleet.View, leads <-chan struct{}) *Collector {
 	describe := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("edgehub_operator_"+name, help, labels, nil)
 	}
 	return &Collector{
-		reader: cached, view: view,
+		reader: cached, view: view, leads: leads,
 		policies:   describe("policies", "EdgeHubPolicies by the status of each of their conditions.", "condition", "status"),
 		rollouts:   describe("rollouts", "EdgeHubPolicies by the reason of their condition RestartsComplete: how far restarts are, or what they wait for.", "reason"),
 		pods:       describe("pods", "Pods that EdgeHubPolicies are about, by state; one of several policies is counted for each, and one may be in several states.", "state"),
@@ -60,6 +62,11 @@ func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector. What cannot be read is logged and left
 // out.
 func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
+	select {
+	case <-c.leads:
+	default:
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	if err := c.collectPolicies(ctx, metrics); err != nil {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -157,17 +158,23 @@ func hubsBehind(policy *v1alpha1.EdgeHubPolicy, all fleet.Counts, configurations
 }
 
 // relistOutcome says how far programs are with listing again through the cache.
-func relistOutcome(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, configurations *fleet.Configurations) outcome {
+func relistOutcome(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, configurations *fleet.Configurations, now time.Time) outcome {
 	_, nodes, err := rollout.Selectors(policy)
 	if err != nil {
 		return outcome{reason: v1alpha1.ReasonRestartFailed, message: truncate(err.Error())}
 	}
 	found := inUse(policy, snapshot, nodes)
 	waiting, behind := hubsBehind(policy, snapshot.Count(nodes), configurations)
+	open, opens, err := rollout.Window(policy.Spec.Restart.Window, now)
 	switch {
+	case err != nil:
+		return outcome{reason: v1alpha1.ReasonWindowInvalid, message: truncate(err.Error()), stalled: true}
 	case policy.Spec.Restart.Paused && found.notWarm.nodes > 0:
 		return outcome{reason: v1alpha1.ReasonPaused, message: fmt.Sprintf(
 			"programs on %s have to list again, restart.paused is true", counted(found.notWarm.nodes, "node"))}
+	case !open && found.notWarm.nodes > 0:
+		return outcome{reason: v1alpha1.ReasonOutsideWindow, message: fmt.Sprintf(
+			"programs on %s have to list again, restart.window opens at %s", counted(found.notWarm.nodes, "node"), opens.Format("2006-01-02 15:04 MST"))}
 	case behind:
 		return waiting
 	case found.notWarm.nodes > 0:
@@ -176,6 +183,9 @@ func relistOutcome(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, con
 	case found.nodes == 0:
 		return outcome{done: true, reason: v1alpha1.ReasonRelisted, message: "no program has to list again: no hub has seen the agents yet"}
 	}
-	return outcome{done: true, reason: v1alpha1.ReasonRelisted, message: fmt.Sprintf(
-		"programs on %s listed through the cache", counted(found.nodes, "node"))}
+	message := fmt.Sprintf("programs on %d of %s listed through the cache", found.nodes-found.tooLarge.nodes, counted(found.nodes, "node"))
+	if found.tooLarge.nodes > 0 {
+		message += fmt.Sprintf("; %s", found.tooLarge)
+	}
+	return outcome{done: true, reason: v1alpha1.ReasonRelisted, message: message}
 }

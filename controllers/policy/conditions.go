@@ -87,8 +87,11 @@ func restartOutcome(policy *v1alpha1.EdgeHubPolicy, result rollout.Result, gate 
 	case err != nil:
 		return failed(v1alpha1.ReasonRestartFailed, "%s", truncate(err.Error()))
 	case policy.Spec.Restart.Strategy == v1alpha1.NeverRestart:
-		return outcome{done: true, reason: v1alpha1.ReasonNotRequested,
-			message: progress(policy, counts) + ": restart the others yourself, the strategy is Never"}
+		message := progress(policy, counts)
+		if counts.Pending+counts.Unmanaged > 0 {
+			message += ": restart the others yourself, the strategy is Never"
+		}
+		return outcome{done: true, reason: v1alpha1.ReasonNotRequested, message: message}
 	case complete(policy, result) && counts.Deferred > 0:
 		return outcome{done: true, reason: v1alpha1.ReasonDeferred, message: progress(policy, counts) + fmt.Sprintf(
 			", %s left until their nodes are ready and can cache, such as %s", counted(int(counts.Deferred), "Pod"), result.DeferredOn)}

@@ -37,11 +37,13 @@ func TestRestartOutcome(t *testing.T) {
 		wantStalled bool
 		wantReason  string
 		wantMessage string
+		wantWhole   bool // the message is nothing else
 	}{
 		{name: "no selector, no hub has seen a Pod", change: noSelector, wantDone: true, wantReason: "Restarted", wantMessage: "no hub has seen a Pod send the agents"},
 		{name: "no selector, restarting", change: noSelector, result: rollout.Result{Counts: v1alpha1.PodCounts{Unavailable: 1}, Restarting: 1, Recent: true}, wantReason: "Restarting", wantMessage: "1 restarted Pod not available"},
 		{name: "no selector, trouble that nobody caused", change: noSelector, result: rollout.Result{Counts: v1alpha1.PodCounts{Matched: 1, Restarted: 1, Unavailable: 1}, Restarting: 1}, wantDone: true, wantReason: "Restarted"},
 		{name: "never", change: never, result: rollout.Result{Counts: some}, wantDone: true, wantReason: "NotRequested", wantMessage: "1 of 3 Pods restarted"},
+		{name: "never, and all is done", change: never, result: rollout.Result{Counts: v1alpha1.PodCounts{Matched: 1, Restarted: 1}}, wantDone: true, wantReason: "NotRequested", wantMessage: "1 of 1 Pod restarted", wantWhole: true},
 		{name: "no Pods", wantDone: true, wantReason: "Restarted", wantMessage: "podSelector matches no Pod"},
 		{name: "no hubs", change: func(p *v1alpha1.EdgeHubPolicy) { p.Status.Nodes = &v1alpha1.NodeCounts{} }, wantDone: true, wantReason: "Restarted", wantMessage: "no edge-hub has reported from the selected nodes yet"},
 		{name: "failed", err: errors.New("list Pods: x\ny"), wantReason: "RestartFailed", wantMessage: "list Pods: x; y"},
@@ -78,6 +80,9 @@ func TestRestartOutcome(t *testing.T) {
 			g.Expect(got.stalled).To(Equal(test.wantStalled))
 			g.Expect(got.reason).To(Equal(test.wantReason))
 			g.Expect(got.message).To(ContainSubstring(test.wantMessage))
+			if test.wantWhole {
+				g.Expect(got.message).To(Equal(test.wantMessage))
+			}
 		})
 	}
 }

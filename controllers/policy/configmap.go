@@ -44,9 +44,10 @@ type hubConfig struct {
 	// the ConfigMap at the same time, or agents have to wait.
 	settled bool
 	// contested are the places that somebody else emptied again and again; they
-	// stay out until the time until, zero if there are none.
+	// stay out for some time.
 	contested sets.Set[place]
-	until     time.Time
+	// until is how long all this holds, zero if until something changes.
+	until time.Time
 	// absent is true if there was no ConfigMap.
 	absent bool
 	// manager is the field manager, other than the operator, that last wrote what
@@ -100,7 +101,9 @@ func (r *Reconciler) applyConfig(ctx context.Context) (hubConfig, error) {
 		r.configurations.Forget()
 	}
 	state.contested, state.until = contestedPlaces(state, r.now())
-	want := merge(state.config, annotated, state.tenants.rules(), waiting.Union(state.contested), state.tenants.relist())
+	relist, until := state.tenants.relist(r.now())
+	state.until = soonest(state.until, until)
+	want := merge(state.config, annotated, state.tenants.rules(), waiting.Union(state.contested), relist)
 	if !want.changed && !state.damaged {
 		return state, nil
 	}
@@ -173,6 +176,14 @@ func (r *Reconciler) writeConfigMap(ctx context.Context, current *corev1.ConfigM
 		return nil, fmt.Errorf("read the answer: %w", err)
 	}
 	return &written, nil
+}
+
+// soonest returns the earlier of two times, where zero means never.
+func soonest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // readConfigMap reads the ConfigMap, nil if there is none.

@@ -186,6 +186,51 @@ func TestRelist(t *testing.T) {
 	e.Expect(e.config().Relist).To(BeEmpty())
 }
 
+// TestRelistInItsWindow has programs list again while the window is open only.
+func TestRelistInItsWindow(t *testing.T) {
+	e := newEnv(t)
+	e.reconciler.follows = true
+	e.edgeNode("n1")
+	policy := e.create("one", "a")
+	policy.Spec.Restart.Strategy = v1alpha1.Relist
+	policy.Spec.Restart.Window = &v1alpha1.RestartWindow{Start: "22:00", End: "23:00"}
+	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+	e.clock = time.Date(2026, 1, 1, 21, 59, 30, 0, time.UTC)
+	e.reconcile("one")
+	e.hubReports("n1", agent("a", "NotWarm"))
+	policy, result, err := e.tryReconcile("one")
+	e.Expect(err).NotTo(HaveOccurred())
+	e.expectCondition(policy, "RestartsComplete", "False", "OutsideWindow")
+	e.Expect(message(policy, "Ready")).To(Equal("programs on 1 node have to list again, restart.window opens at 2026-01-01 22:00 UTC"))
+	e.Expect(result.RequeueAfter).To(Equal(windowInterval))
+	e.Expect(e.config().Relist).To(BeEmpty())
+
+	e.clock = e.clock.Add(windowInterval)
+	e.reconcile("one")
+	e.Expect(e.config().Relists("a", "default")).To(BeTrue())
+	e.hubReports("n1", agent("a", "NotWarm"))
+	e.expectCondition(e.reconcile("one"), "RestartsComplete", "False", "Relisting")
+
+	e.clock = e.clock.Add(time.Hour)
+	e.reconcile("one")
+	e.Expect(e.config().Relist).To(BeEmpty())
+	e.hubReports("n1", agent("a", "TooLarge"))
+	policy = e.reconcile("one")
+	e.expectCondition(policy, "RestartsComplete", "True", "Relisted")
+	e.Expect(message(policy, "RestartsComplete")).To(HavePrefix(`programs on 0 of 1 node listed through the cache; agent "a" on node n1 is TooLarge`))
+}
+
+// TestTheEndOfAPolicyIsToldTruly: agents that can't leave have not left.
+func TestTheEndOfAPolicyIsToldTruly(t *testing.T) {
+	e := newEnv(t)
+	e.create("one", "a")
+	e.reconcile("one")
+	e.byHand("a, b/c")
+	e.announced()
+	e.delete("one")
+	e.Expect(e.announced()).To(ConsistOf(HaveSuffix("leave kube-system/edge-hub-cfg when a person has corrected it; no Pod is restarted")))
+}
+
 // TestTheConfigurationIsNotLookedAtForEachPolicy shows that policies which did not
 // change cost nothing but themselves, and that none is missed.
 func TestTheConfigurationIsNotLookedAtForEachPolicy(t *testing.T) {

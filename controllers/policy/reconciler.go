@@ -28,6 +28,10 @@ const (
 	// nothing that is watched changed, such as when a workload is scaled down.
 	retryInterval = 30 * time.Second
 
+	// stepTimeout bounds one step of a rollout, so that the status can be written
+	// within reconcileTimeout and other policies have their turn.
+	stepTimeout = 30 * time.Second
+
 	// unsettledInterval is the same while the ConfigMap is being changed.
 	unsettledInterval = time.Second
 )
@@ -87,7 +91,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	err := r.client.Get(ctx, request.NamespacedName, &policy)
 	switch {
 	case apierrors.IsNotFound(err), err == nil && !policy.DeletionTimestamp.IsZero():
-		r.forget(request, applyErr)
+		r.forget(request, state, applyErr)
 		return unsettled(state, applyErr), applyErr
 	case err != nil:
 		return ctrl.Result{}, errors.Join(applyErr, fmt.Errorf("get EdgeHubPolicy %s: %w", request, err))
@@ -97,7 +101,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if state.malformed == nil && !state.settled {
 		next = sooner(next, unsettledInterval)
 	}
-	next = sooner(next, peace(state, r.now()))
+	if contestOutcome(&policy, state).reason != "" {
+		next = sooner(next, max(state.until.Sub(r.now()), unsettledInterval))
+	}
 	later, patchErr := r.patchStatus(ctx, before, &policy)
 	next = sooner(next, later)
 	if apierrors.IsConflict(patchErr) {
@@ -111,16 +117,19 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 }
 
 // forget ends what is remembered of a policy that is gone, and tells of its end
-// when its agents have left.
-func (r *Reconciler) forget(request ctrl.Request, applyErr error) {
+// when its agents have left, or can't.
+func (r *Reconciler) forget(request ctrl.Request, state hubConfig, applyErr error) {
 	r.restarter.Forget(request.String())
-	if _, known := r.pace[request.NamespacedName]; !known || applyErr != nil {
+	if _, known := r.pace[request.NamespacedName]; !known || applyErr != nil || state.malformed == nil && !state.settled {
 		return
 	}
 	delete(r.pace, request.NamespacedName)
+	note := "the agents that no other policy names have left %s; no Pod is restarted"
+	if state.malformed != nil {
+		note = "the agents that no other policy names leave %s when a person has corrected it; no Pod is restarted"
+	}
 	gone := &v1alpha1.EdgeHubPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: request.Namespace, Name: request.Name}}
-	r.recorder.Eventf(gone, nil, corev1.EventTypeNormal, v1alpha1.ReasonDeleted, "Reconcile",
-		"the agents that no other policy names have left %s; no Pod is restarted", configMapKey)
+	r.recorder.Eventf(gone, nil, corev1.EventTypeNormal, v1alpha1.ReasonDeleted, "Reconcile", note, configMapKey)
 }
 
 // reconcile brings the status of policy up to date and its rollout forward. It
@@ -145,12 +154,16 @@ func (r *Reconciler) reconcile(ctx context.Context, policy *v1alpha1.EdgeHubPoli
 	}
 	switch strategy := policy.Spec.Restart.Strategy; {
 	case strategy == v1alpha1.Relist:
+		r.restarter.Forget(client.ObjectKeyFromObject(policy).String())
 		policy.Status.Pods, policy.Status.Restarted = nil, ""
 		restarts := waitingForConfig()
 		if config.done {
-			restarts = relistOutcome(policy, snapshot, r.configurations)
+			restarts = relistOutcome(policy, snapshot, r.configurations, r.now())
 		}
 		setConditions(policy, config, restarts)
+		if policy.Spec.Restart.Window != nil {
+			return windowInterval, nil
+		}
 		return 0, nil
 	case !config.done && strategy != v1alpha1.NeverRestart:
 		r.restarter.Forget(client.ObjectKeyFromObject(policy).String())
@@ -163,7 +176,9 @@ func (r *Reconciler) reconcile(ctx context.Context, policy *v1alpha1.EdgeHubPoli
 // restart brings the rollout of policy forward, whose agents are all applied.
 func (r *Reconciler) restart(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, config outcome, snapshot *fleet.Snapshot) (time.Duration, error) {
 	gate := newGate(policy, r.now())
-	result, err := r.restarter.Step(ctx, policy, snapshot, r.configurations, gate.open())
+	within, cancel := context.WithTimeout(ctx, stepTimeout)
+	defer cancel()
+	result, err := r.restarter.Step(within, policy, snapshot, r.configurations, gate.open())
 	r.tellEvictions(policy, result.Evicted)
 	restarts := restartOutcome(policy, result, gate, err)
 	if restarts.done && restarts.reason != v1alpha1.ReasonNotRequested && policy.Spec.PodSelector == nil {
@@ -272,15 +287,6 @@ func (r *Reconciler) announce(policy *v1alpha1.EdgeHubPolicy, before, after *met
 		kind = corev1.EventTypeWarning
 	}
 	r.recorder.Eventf(policy, nil, kind, after.Reason, "Reconcile", "%s", truncate(after.Message))
-}
-
-// peace returns how long it takes until contested places may return, zero if there
-// are none.
-func peace(state hubConfig, now time.Time) time.Duration {
-	if state.until.IsZero() {
-		return 0
-	}
-	return max(state.until.Sub(now), unsettledInterval)
 }
 
 // unsettled is the result for a request that is about the ConfigMap only.

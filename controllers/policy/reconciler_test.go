@@ -320,6 +320,48 @@ func TestAgentsComeAndGo(t *testing.T) {
 	e.Expect(e.announced()).To(BeEmpty(), "it is told once")
 }
 
+// kstatus is what tools make of a policy that wait for it, by
+// https://github.com/kubernetes-sigs/cli-utils/blob/master/pkg/kstatus/README.md.
+func kstatus(policy *v1alpha1.EdgeHubPolicy) string {
+	is := func(kind string, status metav1.ConditionStatus) bool {
+		return meta.IsStatusConditionPresentAndEqual(policy.Status.Conditions, kind, status)
+	}
+	switch {
+	case !policy.DeletionTimestamp.IsZero():
+		return "Terminating"
+	case policy.Status.ObservedGeneration != policy.Generation && policy.Status.ObservedGeneration != 0:
+		return "InProgress"
+	case is("Reconciling", metav1.ConditionTrue):
+		return "InProgress"
+	case is("Stalled", metav1.ConditionTrue):
+		return "Failed"
+	case is("Ready", metav1.ConditionFalse), is("Ready", metav1.ConditionUnknown):
+		return "InProgress"
+	}
+	return "Current"
+}
+
+func TestKStatus(t *testing.T) {
+	e := newEnv(t)
+	e.edgeNode("n1")
+	policy := e.create("one", "a")
+	e.Expect(kstatus(policy)).To(Equal("InProgress"), "the operator has not seen it")
+	policy = e.reconcile("one")
+	e.Expect(kstatus(policy)).To(Equal("InProgress"), "hubs have to report")
+	e.hubReports("n1")
+	policy = e.reconcile("one")
+	e.Expect(kstatus(policy)).To(Equal("Current"))
+	policy.Spec.CacheAgents = []string{"a", "b"}
+	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+	e.Expect(kstatus(policy)).To(Equal("InProgress"), "nor the change")
+	e.byHand("b/c")
+	e.Expect(kstatus(e.reconcile("one"))).To(Equal("Failed"))
+	e.byHand("a, b")
+	e.reconcile("one")
+	e.hubReports("n1")
+	e.Expect(kstatus(e.reconcile("one"))).To(Equal("Current"))
+}
+
 func TestAgentsByHandStay(t *testing.T) {
 	e := newEnv(t)
 	e.byHand("hand, both")

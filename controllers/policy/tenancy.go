@@ -6,11 +6,13 @@ import (
 	"hash/fnv"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/controllers/rollout"
 )
 
 const (
@@ -158,20 +160,34 @@ func (t tenants) digests(config hubconfig.Config) map[string]uint64 {
 }
 
 // relist are the namespaces of each agent whose watches shall begin with a list
-// through the cache, because a policy of the namespace says so.
-func (t tenants) relist() map[string][]string {
-	relist := map[string][]string{}
+// through the cache, because a policy of the namespace says so. It holds for ever
+// unless the second result says until when.
+func (t tenants) relist(now time.Time) (map[string][]string, time.Time) {
+	relist, until := map[string][]string{}, time.Time{}
 	for at, policies := range t.claims {
-		if slices.ContainsFunc(policies, relists) {
+		if slices.ContainsFunc(policies, func(policy *v1alpha1.EdgeHubPolicy) bool { return relists(policy, now) }) {
 			relist[at.agent] = append(relist[at.agent], at.namespace)
 		}
+		if slices.ContainsFunc(policies, func(policy *v1alpha1.EdgeHubPolicy) bool {
+			return policy.Spec.Restart.Strategy == v1alpha1.Relist && policy.Spec.Restart.Window != nil
+		}) {
+			until = now.Add(windowInterval)
+		}
 	}
-	return relist
+	return relist, until
 }
 
-// relists reports whether policy has programs list again.
-func relists(policy *v1alpha1.EdgeHubPolicy) bool {
-	return policy.Spec.Restart.Strategy == v1alpha1.Relist && !policy.Spec.Restart.Paused
+// windowInterval is how often it is looked at whether a window opens or closes that
+// is about relists.
+const windowInterval = time.Minute
+
+// relists reports whether policy has programs list again now.
+func relists(policy *v1alpha1.EdgeHubPolicy, now time.Time) bool {
+	if policy.Spec.Restart.Strategy != v1alpha1.Relist || policy.Spec.Restart.Paused {
+		return false
+	}
+	open, _, err := rollout.Window(policy.Spec.Restart.Window, now)
+	return open && err == nil
 }
 
 // inForce combines what the policies of a namespace say of an agent. They are
@@ -241,6 +257,10 @@ func (t tenants) asWritten(policy *v1alpha1.EdgeHubPolicy) outcome {
 	}
 	for _, agent := range policy.Spec.CacheAgents {
 		at := place{agent, policy.Namespace}
+		if names := t.strategies(at); len(names) > 0 {
+			reasons = append(reasons, v1alpha1.ReasonPoliciesDiffer)
+			messages = append(messages, fmt.Sprintf("agent %q: EdgeHubPolicies %s differ in restart.strategy: programs are made to list again, and each policy does what it says with Pods", agent, strings.Join(names, ", ")))
+		}
 		if names := t.rivals(at); len(names) > 0 {
 			reasons = append(reasons, v1alpha1.ReasonPoliciesDiffer)
 			messages = append(messages, fmt.Sprintf("agent %q: EdgeHubPolicies %s differ, %s", agent, strings.Join(names, ", "), describe(t.inForce(at))))
@@ -250,6 +270,26 @@ func (t tenants) asWritten(policy *v1alpha1.EdgeHubPolicy) outcome {
 		return outcome{reason: reasons[0], message: truncate(strings.Join(messages, "; "))}
 	}
 	return outcome{done: true, reason: v1alpha1.ReasonAsWritten, message: "quota and secrets are in force as written"}
+}
+
+// strategies returns the names of the policies of a namespace that name an agent, if
+// some of them have the strategy Relist and others do not.
+func (t tenants) strategies(at place) []string {
+	var (
+		names  []string
+		relist int
+	)
+	for _, policy := range t.claims[at] {
+		names = append(names, policy.Name)
+		if policy.Spec.Restart.Strategy == v1alpha1.Relist {
+			relist++
+		}
+	}
+	if relist == 0 || relist == len(names) {
+		return nil
+	}
+	slices.Sort(names)
+	return names
 }
 
 // rivals returns the names of the policies of a namespace that name an agent, if

@@ -28,6 +28,11 @@ func ask(key, agents, quota string, secrets v1alpha1.SecretCaching) v1alpha1.Edg
 	return policy
 }
 
+func relisting(policy v1alpha1.EdgeHubPolicy) v1alpha1.EdgeHubPolicy {
+	policy.Spec.Restart.Strategy = v1alpha1.Relist
+	return policy
+}
+
 func TestWhatHoldsInANamespace(t *testing.T) {
 	const mi = 1 << 20
 	for _, test := range []struct {
@@ -67,6 +72,10 @@ func TestWhatHoldsInANamespace(t *testing.T) {
 			hubconfig.NamespaceRule{Quota: 5 * mi}, []string{"AsWritten", "AsWritten"}, ""},
 		{"another agent's are its own", []v1alpha1.EdgeHubPolicy{ask("shop/a", "app", "5Mi", ""), ask("shop/b", "other", "2Mi", v1alpha1.DenySecrets)},
 			hubconfig.NamespaceRule{Quota: 5 * mi}, []string{"AsWritten", "AsWritten"}, ""},
+		{"strategies", []v1alpha1.EdgeHubPolicy{ask("shop/a", "app", "", ""), relisting(ask("shop/b", "app", "", ""))},
+			hubconfig.NamespaceRule{}, []string{"PoliciesDiffer", "PoliciesDiffer"}, `agent "app": EdgeHubPolicies a, b differ in restart.strategy: programs are made to list again`},
+		{"the same strategy", []v1alpha1.EdgeHubPolicy{relisting(ask("shop/a", "app", "", "")), relisting(ask("shop/b", "app", "", ""))},
+			hubconfig.NamespaceRule{}, []string{"AsWritten", "AsWritten"}, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			g := NewWithT(t)

@@ -7,6 +7,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -18,7 +19,9 @@ import (
 // Pods. Nothing read through such a cache may be written back.
 func CacheByObject() map[client.Object]cache.ByObject {
 	return map[client.Object]cache.ByObject{
-		&corev1.Pod{}:         {Transform: trimPod},
+		// Pods that have finished matter to nobody here, and may be many.
+		&corev1.Pod{}: {Transform: trimPod, Field: fields.AndSelectors(
+			fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)), fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed)))},
 		&appsv1.ReplicaSet{}:  {Transform: trimReplicaSet},
 		&appsv1.StatefulSet{}: {Transform: trimStatefulSet},
 		&appsv1.DaemonSet{}:   {Transform: trimDaemonSet},
@@ -64,8 +67,12 @@ func trimReplicaSet(object any) (any, error) {
 		return object, nil
 	}
 	trimmed := &appsv1.ReplicaSet{ObjectMeta: trimMeta(set.ObjectMeta)}
+	trimmed.Labels = nil
 	trimmed.Spec.Replicas = set.Spec.Replicas
-	trimmed.Spec.Template.Labels = maps.Clone(set.Spec.Template.Labels)
+	if replicas(set.Spec.Replicas) > 0 {
+		// Of each Deployment ten are kept that want no Pods.
+		trimmed.Spec.Template.Labels = maps.Clone(set.Spec.Template.Labels)
+	}
 	return trimmed, nil
 }
 

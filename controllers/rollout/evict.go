@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,12 +30,12 @@ const (
 // evictions counts requests for evictions by what came of them.
 var evictions = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Name: "edgehub_operator_evictions_total",
-	Help: "Evictions that were asked for, by result: evicted, gone if the Pod was not there any more, blocked by a PodDisruptionBudget, or failed.",
+	Help: "Evictions that were asked for, by result: evicted, gone if the Pod was not there any more, blocked by a PodDisruptionBudget, overloaded if kube-apiserver had no time, or failed.",
 }, []string{"result"})
 
 func init() {
 	metrics.Registry.MustRegister(evictions)
-	for _, result := range []string{"evicted", "gone", "blocked", "failed"} {
+	for _, result := range []string{"evicted", "gone", "blocked", "overloaded", "failed"} {
 		evictions.WithLabelValues(result)
 	}
 }
@@ -94,6 +95,7 @@ func (b budgets) allowed(pod Pod, now time.Time) {
 type answer struct {
 	pod     Pod
 	blocked bool // PodDisruptionBudgets refuse, which r.budgets then knows
+	busy    bool // kube-apiserver had no time; the Pod may be evicted all the same
 	err     error
 }
 
@@ -141,21 +143,23 @@ func (r *Restarter) judge(ctx context.Context, a *answer) {
 		if a.blocked, a.err = r.learnBudgets(ctx, a.pod, a.err); a.blocked {
 			result = "blocked"
 		}
+	case apierrors.IsTooManyRequests(a.err), apierrors.IsTimeout(a.err), apierrors.IsServerTimeout(a.err), apierrors.IsServiceUnavailable(a.err):
+		result, a.busy, a.err = "overloaded", true, nil
 	default:
 		a.err = fmt.Errorf("evict Pod %s: %w", a.pod.Name, a.err)
 	}
 	evictions.WithLabelValues(result).Inc()
 }
 
-// refusedByBudget reports whether err may be the refusal of a
-// PodDisruptionBudget: 429 with a cause, or 500, by which kube-apiserver says
-// that more than one covers the Pod. A 429 without a cause is plain overload.
+// refusedByBudget reports whether err is the refusal of a PodDisruptionBudget: 429
+// with a cause, or 500, by which kube-apiserver says that more than one covers the
+// Pod. A 429 without a cause is plain overload, and another 500 a webhook's, say.
 func refusedByBudget(err error) bool {
 	if apierrors.IsTooManyRequests(err) {
 		return apierrors.HasStatusCause(err, policyv1.DisruptionBudgetCause)
 	}
 	status, ok := err.(apierrors.APIStatus)
-	return ok && status.Status().Code == http.StatusInternalServerError
+	return ok && status.Status().Code == http.StatusInternalServerError && strings.Contains(status.Status().Message, "more than one PodDisruptionBudget")
 }
 
 // learnBudgets finds the PodDisruptionBudgets behind refusal and remembers them.

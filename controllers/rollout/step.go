@@ -22,6 +22,12 @@ import (
 // and other policies have their turn.
 const maxEvictions = 50
 
+// busyInterval is when to ask again for what kube-apiserver had no time for.
+const busyInterval = 5 * time.Second
+
+// pageSize is how many Pods are read at once.
+const pageSize = 500
+
 // heldInterval is when to look again at Pods that another rollout holds up.
 const heldInterval = 5 * time.Second
 
@@ -43,9 +49,11 @@ type Restarter struct {
 	budgets budgets
 	claims  claims
 	// evicted are Pods whose eviction was requested, by namespace, for as long
-	// as the cache shows them as if nothing had happened. A restart of the
-	// operator may forget them: its new cache then shows what became of them.
+	// as the cache shows them as if nothing had happened.
 	evicted map[string]map[types.UID]bool
+	// compared are the namespaces whose Pods, as the cache shows them, were compared
+	// with kube-apiserver's: another operator may have evicted some a moment ago.
+	compared map[string]bool
 	// last is when a policy last had a Pod evicted, by namespace/name.
 	last map[string]time.Time
 }
@@ -56,7 +64,7 @@ type Restarter struct {
 func NewRestarter(cached client.Client, live client.Reader, now func() time.Time) *Restarter {
 	return &Restarter{
 		client: cached, live: live, now: now, budgets: budgets{}, claims: claims{},
-		evicted: map[string]map[types.UID]bool{}, last: map[string]time.Time{},
+		evicted: map[string]map[types.UID]bool{}, compared: map[string]bool{}, last: map[string]time.Time{},
 	}
 }
 
@@ -98,6 +106,8 @@ type Result struct {
 	// NextCheck is when to step again although nothing that is watched changes.
 	// Zero if there is no need to.
 	NextCheck time.Duration
+
+	busy bool // kube-apiserver has no time now
 }
 
 // NothingLeft reports whether no selected Pod has to be restarted that can be
@@ -121,7 +131,7 @@ func (r *Restarter) Step(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, hu
 		return Result{}, err
 	}
 	name := policy.Namespace + "/" + policy.Name
-	result, err := r.carryOut(ctx, name, observed, RulesOf(policy), evict)
+	result, err := r.carryOut(ctx, policy.Namespace, name, observed, RulesOf(policy), evict)
 	if len(result.Evicted) > 0 {
 		r.last[name] = r.now()
 	}
@@ -145,7 +155,7 @@ func RulesOf(policy *v1alpha1.EdgeHubPolicy) Rules {
 
 // carryOut plans and evicts until the plan is empty. It plans again whenever a
 // PodDisruptionBudget refuses, so that Pods no budget covers get their turn.
-func (r *Restarter) carryOut(ctx context.Context, policy string, observed Observation, rules Rules, evict bool) (Result, error) {
+func (r *Restarter) carryOut(ctx context.Context, namespace, policy string, observed Observation, rules Rules, evict bool) (Result, error) {
 	var result Result
 	for {
 		var first *budgetBlock
@@ -185,8 +195,18 @@ func (r *Restarter) carryOut(ctx context.Context, policy string, observed Observ
 		if len(plan.Restart) == 0 {
 			return result, nil
 		}
+		if !r.compared[namespace] {
+			if err := r.compare(ctx, namespace, observed.Pods); err != nil {
+				return result, err
+			}
+			continue
+		}
 		if err := r.evictAll(ctx, plan.Restart, observed.Pods, &result); err != nil || len(result.Evicted) == maxEvictions {
 			return result, err
+		}
+		if result.busy {
+			result.NextCheck = earlier(result.NextCheck, busyInterval)
+			return result, nil
 		}
 	}
 }
@@ -219,16 +239,46 @@ func (r *Restarter) evictAll(ctx context.Context, restart, pods []Pod, result *R
 			case answer.blocked:
 				r.markEvicted(answer.pod, false)
 				blocked = true
+			case answer.busy:
+				// It may have been evicted: the next step looks.
+				result.busy = true
 			default:
 				log.FromContext(ctx).Info("Evicted Pod", "pod", answer.pod.Name)
 				result.Evicted = append(result.Evicted, answer.pod)
 				terminate(pods, answer.pod.UID, r.now())
 			}
 		}
-		if err := errors.Join(errs...); err != nil || blocked {
+		if err := errors.Join(errs...); err != nil || blocked || result.busy {
 			return err
 		}
 	}
+	return nil
+}
+
+// compare finds the Pods of a namespace that kube-apiserver shows as terminating, or
+// not at all, while the cache does not yet. The operator that led before may have
+// evicted them: its successor's cache has been filled all along and may trail.
+func (r *Restarter) compare(ctx context.Context, namespace string, pods []Pod) error {
+	alive := map[types.UID]bool{}
+	for next := ""; ; {
+		var page corev1.PodList
+		if err := r.live.List(ctx, &page, client.InNamespace(namespace), client.Limit(pageSize), client.Continue(next)); err != nil {
+			return fmt.Errorf("list Pods: %w", err)
+		}
+		for i := range page.Items {
+			alive[page.Items[i].UID] = page.Items[i].DeletionTimestamp == nil
+		}
+		if next = page.Continue; next == "" {
+			break
+		}
+	}
+	for i := range pods {
+		if !alive[pods[i].UID] && !pods[i].Terminating {
+			r.markEvicted(pods[i], true)
+			pods[i].Terminating, pods[i].DeletedAt = true, r.now()
+		}
+	}
+	r.compared[namespace] = true
 	return nil
 }
 

@@ -475,14 +475,72 @@ func TestStepSurvivesStaleCache(t *testing.T) {
 	})
 	policy := e.policy("app", intstr.FromInt32(1), cutoffNow())
 	restarter := NewRestarter(stale, e.client, time.Now)
-	_, err := restarter.Step(t.Context(), policy, e.hubs(), current, true)
-	e.Expect(err).To(MatchError(ContainSubstring("the answer is lost")))
+	result := e.step(restarter, policy, e.hubs())
+	e.Expect(result.Evicted).To(BeEmpty(), "nobody knows")
+	e.Expect(result.NextCheck).To(And(BeNumerically(">", 0), BeNumerically("<=", busyInterval)))
 	for range 3 {
 		result, err := restarter.Step(t.Context(), policy, e.hubs(), current, true)
 		e.Expect(err).NotTo(HaveOccurred())
 		e.Expect(result.Evicted).To(BeEmpty())
 	}
 	e.Expect(evictions).To(Equal(1))
+}
+
+// TestStepKnowsWhatItsPredecessorDid has an operator that led before evict a Pod,
+// which the cache of its successor does not show.
+func TestStepKnowsWhatItsPredecessorDid(t *testing.T) {
+	e := newEnv(t, "a")
+	e.deployment("app", 3)
+	e.nodes.Hold(func(*corev1.Pod) bool { return true }) // replacements stay unready
+	policy := e.policy("app", intstr.FromInt32(1), cutoffNow())
+	var frozen corev1.PodList
+	e.Expect(e.client.List(t.Context(), &frozen, client.InNamespace(e.namespace))).To(Succeed())
+	for i := range frozen.Items {
+		frozen.Items[i].Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+	}
+	trailing := interceptor.NewClient(e.client, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			if pods, ok := list.(*corev1.PodList); ok {
+				frozen.DeepCopyInto(pods)
+				return nil
+			}
+			return c.List(ctx, list, options...)
+		},
+	})
+	e.Expect(e.step(NewRestarter(trailing, e.client, time.Now), policy, e.hubs()).Evicted).To(HaveLen(1))
+	successor := NewRestarter(trailing, e.client, time.Now)
+	for range 3 {
+		e.Expect(e.step(successor, policy, e.hubs()).Evicted).To(BeEmpty())
+	}
+}
+
+// TestWhatRefusalsMean has answers to evictions that are no PodDisruptionBudget's,
+// though one covers the Pod.
+func TestWhatRefusalsMean(t *testing.T) {
+	e := newEnv(t, "a")
+	for _, name := range []string{"one", "two"} {
+		e.Expect(e.client.Create(t.Context(), &policyv1.PodDisruptionBudget{ObjectMeta: e.meta(name), Spec: policyv1.PodDisruptionBudgetSpec{
+			MaxUnavailable: ptr.To(intstr.FromInt32(1)), Selector: selector("app"),
+		}})).To(Succeed())
+	}
+	many := "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+	for _, test := range []struct {
+		err                  error
+		blocked, busy, fails bool
+	}{
+		{err: apierrors.NewInternalError(fmt.Errorf("failed calling webhook")), fails: true},
+		{err: apierrors.NewInternalError(fmt.Errorf("%s", many)), blocked: true},
+		{err: apierrors.NewTooManyRequests("overload", 1), busy: true},
+		{err: apierrors.NewTimeoutError("late", 1), busy: true},
+		{err: apierrors.NewServiceUnavailable("down"), busy: true},
+		{err: apierrors.NewForbidden(corev1.Resource("pods"), "x", nil), fails: true},
+		{err: apierrors.NewNotFound(corev1.Resource("pods"), "x")},
+	} {
+		restarter := NewRestarter(e.client, e.client, time.Now)
+		a := answer{pod: Pod{Namespace: e.namespace, Name: "x", Labels: map[string]string{"app": "app"}}, err: test.err}
+		restarter.judge(t.Context(), &a)
+		e.Expect([]bool{a.blocked, a.busy, a.err != nil}).To(Equal([]bool{test.blocked, test.busy, test.fails}), "%v", test.err)
+	}
 }
 
 // TestStepRetriesRefusedEviction shows that an eviction that did not happen is
@@ -533,6 +591,11 @@ func TestTrimKeepsWhatIsObserved(t *testing.T) {
 	e.Expect(startedAt(&original)).NotTo(BeZero())
 	e.Expect(observe(&original)).To(And(HaveField("Selected", true), HaveField("OptedOut", true), HaveField("HubCurrent", true)))
 	e.Expect(trimmed.(*corev1.Pod).Spec.Containers).To(BeEmpty())
+	for wanted, label := range map[int32]string{0: "", 1: "app"} {
+		set, err := trimReplicaSet(&appsv1.ReplicaSet{Spec: appsv1.ReplicaSetSpec{Replicas: &wanted, Template: template("app")}})
+		e.Expect(err).NotTo(HaveOccurred())
+		e.Expect(set.(*appsv1.ReplicaSet).Spec.Template.Labels["app"]).To(Equal(label))
+	}
 	for _, tombstone := range []any{"x", &corev1.Secret{}} {
 		for _, trim := range []func(any) (any, error){trimPod, trimReplicaSet, trimStatefulSet, trimDaemonSet} {
 			e.Expect(trim(tombstone)).To(Equal(tombstone))

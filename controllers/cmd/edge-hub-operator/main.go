@@ -154,7 +154,7 @@ func newManager(config *rest.Config, o options) (manager.Manager, error) {
 	if err := fleet.SetupWithManager(mgr, configurations); err != nil {
 		return nil, fmt.Errorf("set up EdgeHubNode controller: %w", err)
 	}
-	if err := ctrlmetrics.Registry.Register(metrics.NewCollector(mgr.GetClient(), view)); err != nil {
+	if err := ctrlmetrics.Registry.Register(metrics.NewCollector(mgr.GetClient(), view, mgr.Elected())); err != nil {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	if err := certificates.SetupWithManager(mgr, o.clusterDomain); err != nil {
