@@ -13,7 +13,7 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:path=edgehubpolicies,singular=edgehubpolicy,shortName=ehp,categories=edgehub
-// +kubebuilder:printcolumn:name="Agents",type=string,JSONPath=`.spec.cacheAgents`,description="User-Agents edge-hub caches, up to the first slash"
+// +kubebuilder:printcolumn:name="Agents",type=string,JSONPath=`.status.agentSummary`,description="User-Agents edge-hub caches, up to the first slash"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="True when there is nothing left to do"
 // +kubebuilder:printcolumn:name="Restarted",type=string,JSONPath=`.status.restarted`,description="Pods that run with the cache, of all matched Pods"
 // +kubebuilder:printcolumn:name="Nodes",type=string,JSONPath=`.status.offlineReady`,description="Nodes where the agents' Pods would start without the cloud, of those where the agents are in use"
@@ -247,6 +247,11 @@ type EdgeHubPolicyStatus struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=32
 	Agents []AgentStatus `json:"agents,omitempty"`
+
+	// agentSummary names the first agents of the policy, and how many more there
+	// are.
+	// +optional
+	AgentSummary string `json:"agentSummary,omitempty"`
 
 	// removals are the agents of this policy that somebody else removed from
 	// kube-system/edge-hub-cfg.

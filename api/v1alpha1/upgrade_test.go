@@ -131,6 +131,10 @@ func (p older) survives(g *WithT, defaults map[string]any) {
 		g.Expect(unstructured.SetNestedField(want.Object, value, append([]string{"spec"}, strings.Split(path, ".")...)...)).To(Succeed())
 	}
 	g.Expect(now.Object["spec"]).To(Equal(want.Object["spec"]))
+	if _, seen := want.Object["status"]; !seen {
+		// No operator has seen it.
+		want.Object["status"] = map[string]any{"observedGeneration": int64(-1)}
+	}
 	g.Expect(equality.Semantic.DeepEqual(now.Object["status"], want.Object["status"])).To(BeTrue())
 
 	// As a client of before writes what it read of before.

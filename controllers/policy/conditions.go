@@ -206,6 +206,24 @@ func progress(policy *v1alpha1.EdgeHubPolicy, counts v1alpha1.PodCounts) string 
 	return text
 }
 
+// maxSummary is how many bytes of names are shown in a column.
+const maxSummary = 32
+
+// summary names the first of agents, and how many more there are, for a column.
+func summary(agents []string) string {
+	var text string
+	for i, agent := range agents {
+		if i > 0 {
+			if len(text)+len(agent) >= maxSummary {
+				return fmt.Sprintf("%s and %d more", text, len(agents)-i)
+			}
+			text += ","
+		}
+		text += agent
+	}
+	return text
+}
+
 // counted is a number and a noun.
 func counted(number int, noun string) string {
 	if number == 1 {

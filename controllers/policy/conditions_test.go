@@ -132,3 +132,12 @@ func TestConfigOutcomeBoundsMessages(t *testing.T) {
 	g.Expect(len(got.message)).To(BeNumerically("<", 2*maxMessage))
 	g.Expect(got.message).NotTo(ContainSubstring("\n"))
 }
+
+func TestSummary(t *testing.T) {
+	g := NewWithT(t)
+	g.Expect(summary([]string{"a"})).To(Equal("a"))
+	g.Expect(summary([]string{"a", "Kubernetes Java Client"})).To(Equal("a,Kubernetes Java Client"))
+	g.Expect(summary(strings.Split(strings.Repeat("edge-app ", 32)+"x", " "))).To(Equal("edge-app,edge-app,edge-app and 30 more"))
+	long := strings.Repeat("x", 128)
+	g.Expect(summary([]string{long, "a"})).To(Equal(long + " and 1 more"))
+}

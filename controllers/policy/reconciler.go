@@ -139,6 +139,7 @@ func (r *Reconciler) reconcile(ctx context.Context, policy *v1alpha1.EdgeHubPoli
 		policy.Status.Removals = observeRemovals(policy, state, r.now())
 		policy.Status.Agents = observeAgents(policy, state)
 	}
+	policy.Status.AgentSummary = summary(policy.Spec.CacheAgents)
 	config := configOutcome(policy, state, applyErr)
 	if state.tenants.known() {
 		asWritten := state.tenants.asWritten(policy)
