@@ -39,14 +39,14 @@ func TestNoEndlessFightOverTheConfigMap(t *testing.T) {
 	e := newEnv(t)
 	e.sync("hand")
 	e.create("one", "a")
-	policy := e.settle("one")
+	e.settle("one")
 	e.Expect(e.agents()).To(Equal("a,hand"))
 	e.announced()
 
 	// The first time it returns, as one that a person removed.
 	e.clock = e.clock.Add(time.Minute)
 	e.sync("hand")
-	policy = e.settle("one")
+	policy := e.settle("one")
 	e.Expect(e.agents()).To(Equal("a,hand"))
 	e.Expect(policy.Status.Removals).To(ConsistOf(And(HaveField("Name", "a"), HaveField("Times", int32(1)), HaveField("Manager", "kustomize-controller"))))
 	e.Expect(e.announced()).To(ContainElement(And(HavePrefix("Warning AgentRemoved field manager \"kustomize-controller\" removed agent \"a\""), ContainSubstring("restarted once more"))))
