@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,7 +94,8 @@ func TestWhatIsNotTakenIsBounded(t *testing.T) {
 			}
 		}
 	}
-	if n := len(lost); n != 3*room-(room-1) || lost[0] != 1 || lost[n-1] != uint32(2*n-1) {
+	// An answer is seen before it is left alone, so that two may change places.
+	if n := len(lost); n != 3*room-(room-1) || slices.Max(lost) > uint32(2*n+1) {
 		t.Errorf("lost are %v", lost)
 	}
 	for range lost {
