@@ -31,9 +31,8 @@ type Key struct {
 	// for whole objects.
 	Representation string `json:"as,omitempty"`
 
-	// Document is the path and query of a document, followed by the media
-	// types that were asked for; of a Table, which is kept like a document,
-	// it is the query alone.
+	// Document is the path of a document, followed by the media types that were
+	// asked for; of a Table, which is kept like a document, it is the query alone.
 	Document string `json:"document,omitempty"`
 }
 

@@ -60,6 +60,18 @@ func (p *pages) take(v *view, token string) *staging {
 	return kept.staging
 }
 
+// has reports whether a list of a view waits for its next page.
+func (p *pages) has(v *view) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key := range p.lists {
+		if key.view == v {
+			return true
+		}
+	}
+	return false
+}
+
 // expire drops the lists whose client is gone, or all of them.
 func (p *pages) expire(all bool) {
 	p.mu.Lock()

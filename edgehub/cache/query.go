@@ -162,14 +162,9 @@ func (q Query) document(r *http.Request) (Query, bool) {
 	for _, prefix := range documents {
 		if r.URL.Path == prefix || strings.HasPrefix(r.URL.Path, prefix+"/") {
 			q.Verb = GetDocument
-			q.Key.Document = r.URL.Path
-			// What is answered does not depend on how long it may take.
-			query := r.URL.Query()
-			query.Del("timeout")
-			if len(query) > 0 {
-				q.Key.Document += "?" + query.Encode()
-			}
-			q.Key.Document += " " + strings.Join(r.Header.Values("Accept"), ",")
+			// What is answered does not depend on the query: how long it may take,
+			// which version of it (hash) is known already, how it is indented.
+			q.Key.Document = r.URL.Path + " " + strings.Join(r.Header.Values("Accept"), ",")
 			return q, true
 		}
 	}

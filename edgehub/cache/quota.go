@@ -21,6 +21,9 @@ import (
 // share of the total loses nothing to another. A list that would itself have to
 // leave is not kept, and nothing leaves for it.
 //
+// Views are counted as well, whatever the quota: what a program may ask for has no
+// end, and each has a file and a place in memory, however short it is.
+//
 // A list that is being recorded takes room beside the view that it will
 // replace. For as long as that lasts the lists being recorded may take as much
 // again as the quota.
@@ -69,12 +72,21 @@ func agentOf(holder string) string {
 	return agent
 }
 
+const (
+	// maxHolderViews and maxViews bound the files of one holder and of all. A
+	// sixteenth leaves with one that is too many, lest each new one sorts all.
+	maxHolderViews = 1 << 14
+	maxViews       = 1 << 16
+)
+
 // ledger accounts for the bytes on the disk, by file. Nothing reads or writes a
 // file while it holds mu.
 type ledger struct {
 	quota Quota
 	clock clock.PassiveClock
 	over  chan struct{} // signalled when something grew beyond the quota
+
+	maxHolderViews, maxViews int
 
 	mu      sync.Mutex
 	files   map[string]*account
@@ -102,7 +114,7 @@ type share struct {
 }
 
 func newLedger(quota Quota, clock clock.PassiveClock) *ledger {
-	return &ledger{quota: quota, clock: clock, over: make(chan struct{}, 1), files: map[string]*account{}, holders: map[string]*share{}, readers: map[string]int{}}
+	return &ledger{quota: quota, clock: clock, maxHolderViews: maxHolderViews, maxViews: maxViews, over: make(chan struct{}, 1), files: map[string]*account{}, holders: map[string]*share{}, readers: map[string]int{}}
 }
 
 // agentOfFile is the agent in whose directory a file is.
@@ -138,7 +150,8 @@ func (l *ledger) put(file string, size int64, objects int) *account {
 	l.total += size - a.size
 	s.objects += objects - a.objects
 	a.size, a.objects = size, objects
-	if limit := l.quota.of(a.holder); limit > 0 && s.bytes > limit || l.quota.Total > 0 && l.total > l.quota.Total {
+	if limit := l.quota.of(a.holder); limit > 0 && s.bytes > limit || l.quota.Total > 0 && l.total > l.quota.Total ||
+		s.views > l.maxHolderViews || len(l.files) > l.maxViews {
 		l.signal()
 	}
 	return a
@@ -304,15 +317,19 @@ const (
 // l.mu is held.
 func (l *ledger) plan(file string, size int64) (leave []eviction, ok bool) {
 	agent, total := "", l.total
-	bytes := map[string]int64{}
+	bytes, views := map[string]int64{}, map[string]int64{}
+	count := int64(len(l.files))
 	for name, s := range l.holders {
-		bytes[name] = s.bytes
+		bytes[name], views[name] = s.bytes, int64(s.views)
 	}
 	if file != "" {
 		agent = holderOfFile(file)
 		grown := size
 		if a := l.files[file]; a != nil {
 			grown -= a.size
+		} else {
+			views[agent]++
+			count++
 		}
 		bytes[agent] += grown
 		total += grown
@@ -333,6 +350,8 @@ func (l *ledger) plan(file string, size int64) (leave []eviction, ok bool) {
 		leave = append(leave, eviction{a.file, agentOf(agent), a.size, reason, tooLarge})
 		bytes[agent] -= a.size
 		total -= a.size
+		views[agent]--
+		count--
 		return true
 	}
 	for _, name := range slices.Sorted(maps.Keys(bytes)) {
@@ -343,6 +362,14 @@ func (l *ledger) plan(file string, size int64) (leave []eviction, ok bool) {
 			if !next(name, overAgentQuota) {
 				return nil, false
 			}
+		}
+		if most := int64(l.maxHolderViews); views[name] > most {
+			for views[name] > most-most/16 && next(name, overAgentQuota) {
+			}
+		}
+	}
+	if most := int64(l.maxViews); count > most {
+		for count > most-most/16 && next(largest(views, agent), overTotalQuota) {
 		}
 	}
 	for l.quota.Total > 0 && total > l.quota.Total {

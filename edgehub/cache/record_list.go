@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"io"
+	"net/url"
 	"strings"
 
 	"github.com/edgehub-io/edge-hub/edgehub/capture"
@@ -198,7 +199,46 @@ func (r *recording) table(body io.Reader) error {
 	if b, err := peek.Peek(len(head)); err != nil || string(b) != head {
 		return errors.Join(errOtherKind, err)
 	}
-	return r.document(peek)
+	if err := r.document(peek); err != nil {
+		return err
+	}
+	r.store.dropPages(r)
+	return nil
+}
+
+// dropPages drops the pages of earlier Tables of the same objects, which nobody asks
+// for again once their first page is another one.
+func (s *Store) dropPages(r *recording) {
+	if paged(r.query.Key) {
+		return
+	}
+	for _, v := range s.siblings(r.query.Key.directory()) {
+		if k := v.key; k.Representation == table && paged(k) && k.Namespace == r.query.Key.Namespace &&
+			k.LabelSelector == r.query.Key.LabelSelector && k.FieldSelector == r.query.Key.FieldSelector {
+			v.dropPage(s, r.moment)
+		}
+	}
+}
+
+// paged reports whether a Table is a page behind the first.
+func paged(k Key) bool {
+	query, _, _ := strings.Cut(k.Document, " ")
+	params, err := url.ParseQuery(query)
+	return err != nil || params.Has("continue")
+}
+
+// dropPage drops the view if it was asked for before a moment.
+func (v *view) dropPage(s *Store, before Moment) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.load(s); v.asked >= before {
+		return
+	}
+	if err := v.drop(s); err != nil {
+		s.failed(v, err)
+	}
+	v.want = nil
+	s.demand.forget(v.file)
 }
 
 // document records any other answer as it is.

@@ -59,7 +59,7 @@ func (s *Store) record(q Query, resp *http.Response, asked Moment) io.ReadCloser
 		s.unrecorded(q)
 		return resp.Body
 	}
-	v := s.view(q.Key)
+	v, release := s.use(q.Key)
 	if v == nil {
 		if q.Key.sealed() {
 			s.unrecorded(q)
@@ -69,12 +69,13 @@ func (s *Store) record(q Query, resp *http.Response, asked Moment) io.ReadCloser
 	isList := q.Verb != Watch || q.SendInitialEvents
 	if now := s.clock.Now(); isList && !(s.refusals.allows(v.file, now) && s.losses.allows(v.file, now)) {
 		s.metrics.notRecorded.WithLabelValues("paused").Inc()
+		release()
 		return resp.Body
 	}
 	r := &recording{
 		store: s, query: q, view: v, encoding: enc,
 		contentType: resp.Header.Get("Content-Type"), etag: resp.Header.Get("ETag"),
-		moment: asked, done: func() {},
+		moment: asked, done: func() {}, release: release,
 	}
 	if q.Verb == Watch || q.Continue != "" {
 		r.earlier = v.lists.present()
@@ -96,6 +97,7 @@ func (s *Store) record(q Query, resp *http.Response, asked Moment) io.ReadCloser
 			if q.Verb != Watch {
 				defer s.unfinished.Add(-1)
 			}
+			defer release()
 			defer p.abandon()
 			defer r.drained.finish()
 			defer func() { r.done() }()
@@ -158,6 +160,7 @@ type recording struct {
 	earlier     []chan struct{} // lists in flight that this answer may continue
 	done        func()          // tells watches that wait for this one
 	drained     drain
+	release     func() // of the view
 	sum         uint64 // of a small answer, 0 if it is not known
 	scratch     []byte
 }

@@ -80,6 +80,7 @@ func (t *smallTee) end(err error) {
 	if err == io.EOF && t.recording.unchanged(t.held) {
 		t.release()
 		t.recording.done()
+		t.recording.release()
 		return
 	}
 	t.begin()

@@ -173,6 +173,7 @@ func (s *Store) Run(ctx context.Context) {
 		case <-ticker.C():
 			s.pages.expire(false)
 			s.forgetIndexes()
+			s.retire()
 		}
 	}
 }
@@ -259,13 +260,28 @@ func (s *Store) KeepAgents(caches func(agent string) bool) {
 
 // view returns the view with a key; nil if it is not to be cached.
 func (s *Store) view(key Key) *view {
+	v, done := s.use(key)
+	if v != nil {
+		done()
+	}
+	return v
+}
+
+// use is view for a recording, which calls done at its end.
+func (s *Store) use(key Key) (v *view, done func()) {
 	dir := s.directory(key.directory())
 	if dir == nil {
-		return nil
+		return nil, nil
 	}
 	dir.mu.Lock()
 	defer dir.mu.Unlock()
-	return dir.view(key)
+	v = dir.view(key)
+	v.users++
+	return v, func() {
+		dir.mu.Lock()
+		defer dir.mu.Unlock()
+		v.users--
+	}
 }
 
 // directory returns the views in a directory; nil if they are not to be cached.
@@ -286,7 +302,9 @@ func (s *Store) directory(d directory) *views {
 // view is called with d.mu held.
 func (d *views) view(key Key) *view {
 	v := d.byKey[key]
-	if v == nil {
+	if v != nil {
+		v.idle = false
+	} else {
 		v = &view{key: key, file: key.file(), removed: d.removed, withdrawn: d.refused.since(key)}
 		d.byKey[key] = v
 		if key.isList() {
@@ -456,6 +474,41 @@ func (s *Store) forgetIndexes() {
 		}
 		v.mu.Unlock()
 	}
+}
+
+// retire takes the views out of memory that have nothing and that nobody has looked up
+// since it was called last. Nor are directories kept that are left without views.
+func (s *Store) retire() {
+	s.mu.Lock()
+	dirs := maps.Clone(s.dirs)
+	s.mu.Unlock()
+	for _, dir := range dirs {
+		dir.mu.Lock()
+		before := len(dir.byKey)
+		for key, v := range dir.byKey {
+			switch {
+			case v.users > 0 || s.pages.has(v) || s.watches.any(v.file):
+			case !v.idle:
+				v.idle = true
+			case v.empty():
+				delete(dir.byKey, key)
+			}
+		}
+		if len(dir.byKey) < before {
+			dir.lists = slices.DeleteFunc(slices.Clone(dir.lists), func(v *view) bool { return dir.byKey[v.key] != v })
+		}
+		dir.mu.Unlock()
+	}
+}
+
+// empty reports whether a view has nothing, and retires it then.
+func (v *view) empty() bool {
+	if !v.mu.TryLock() {
+		return false
+	}
+	defer v.mu.Unlock()
+	v.retired = v.loaded && v.journal == nil && !v.stray && v.want == nil && v.delivered == 0
+	return v.retired
 }
 
 func (s *Store) all() []*view {

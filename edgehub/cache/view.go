@@ -60,6 +60,13 @@ type view struct {
 	// complete.
 	delivered uint64
 	want      *want
+	// users are the recordings of it, and idle says that nobody has looked it up for
+	// a while. Both are the directory's, with its mu held. A view that was retired is
+	// another one's predecessor, and has nothing.
+	users   int
+	idle    bool
+	retired bool
+
 	// withdrawn is when the content was last withdrawn. What was asked for before
 	// that does not become the content.
 	withdrawn Moment
@@ -153,7 +160,7 @@ func (v *view) advance(version uint64, now Moment) {
 
 // load reads the view's file once. v.mu is held.
 func (v *view) load(s *Store) {
-	if v.loaded || v.removed {
+	if v.loaded || v.removed || v.retired {
 		return
 	}
 	v.loaded = true
@@ -260,7 +267,7 @@ func (l *loader) read(pos journal.Position, body []byte) error {
 // install makes a staged list the view's content. It was asked for at a moment, and
 // consistent says that the client wanted the newest state, not any. v.mu is held.
 func (v *view) install(s *Store, staged *viewFile, end endRecord, asked Moment, consistent bool) error {
-	if v.removed {
+	if v.removed || v.retired {
 		return errRemoved
 	}
 	v.load(s)

@@ -200,7 +200,7 @@ func (s *Store) refuseObject(q Query, code int, lists []*view, at Moment) error 
 // granted it. v.mu is held.
 func (v *view) refuse(s *Store, file *viewFile, end endRecord, at Moment) error {
 	switch v.load(s); {
-	case v.removed:
+	case v.removed || v.retired:
 		return errRemoved
 	case v.asked > at:
 		return file.Discard()
@@ -257,6 +257,13 @@ func (s *Store) granted(q Query, asked Moment) {
 func (v *view) withdraw(s *Store, code int, at Moment) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.retired {
+		// Another one may have taken its place, and waits for no lock of ours.
+		if next := s.known(v.key); next != nil {
+			return next.withdraw(s, code, at)
+		}
+		return nil
+	}
 	v.withdrawn = max(v.withdrawn, at)
 	v.load(s)
 	if v.asked > at {
