@@ -20,20 +20,8 @@ const (
 // alwaysCached are the programs a node cannot do without when the cloud is away.
 var alwaysCached = []string{"coredns", "edge-hub", "flanneld", "kube-proxy", "kubelet"}
 
-// platformNamespaces are those in which these programs run as ServiceAccounts:
-// flanneld's own manifests make kube-flannel. Who may make Pods there may do as it
-// likes with the node.
-var platformNamespaces = []string{"kube-flannel", "kube-system"}
-
-// IsPlatform reports whether a caller may be one of [AlwaysCached] without a
-// person's saying so. namespace is that of its ServiceAccount, "" for a caller that
-// is none, such as the kubelet or a program with a kubeconfig.
-func IsPlatform(namespace string) bool {
-	return namespace == "" || slices.Contains(platformNamespaces, namespace)
-}
-
 // AlwaysCached returns the agents edge-hub caches whether or not cache_agents
-// lists them, for callers of whom [IsPlatform] says so, sorted. The slice belongs to the caller.
+// lists them, sorted. The slice belongs to the caller.
 func AlwaysCached() []string { return slices.Clone(alwaysCached) }
 
 // IsAlwaysCached reports whether agent is one of [AlwaysCached].

@@ -143,23 +143,15 @@ func (c Config) Caches(agent string) bool {
 
 // Admits reports whether edge-hub caches what a caller reads as agent. namespace
 // is that of the caller's ServiceAccount, or "" for a caller that is none: agents
-// of namespaced policies are cached for ServiceAccounts of these namespaces only,
-// and one that is always cached for the platform's own programs, since any program
-// can call itself so. An agent that is hand-written or covered by "*" is cached for
+// of namespaced policies are cached for ServiceAccounts of these namespaces only.
+// An agent that is always cached, hand-written or covered by "*" is cached for
 // every caller.
 func (c Config) Admits(agent, namespace string) bool {
 	if !c.Caches(agent) {
 		return false
 	}
-	if c.All {
-		return true
-	}
-	if IsAlwaysCached(agent) {
-		_, listed := slices.BinarySearch(c.Agents, agent)
-		return listed || IsPlatform(namespace)
-	}
 	rule, restricted := c.Rules[agent]
-	if !restricted || rule.ClusterWide {
+	if !restricted || rule.ClusterWide || c.All || IsAlwaysCached(agent) {
 		return true
 	}
 	_, named := rule.Namespaces[namespace]

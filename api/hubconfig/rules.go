@@ -82,7 +82,7 @@ func parseRules(text string) (map[string]Rule, []error) {
 // validateRule returns what is wrong with the first wrong thing of rule.
 func validateRule(agent string, rule Rule) error {
 	if IsAlwaysCached(agent) {
-		return errors.New("is always cached: remove it")
+		return errors.New("is always cached for every caller: remove it")
 	}
 	if err := ValidateAgent(agent); err != nil {
 		return err

@@ -357,10 +357,6 @@ func (w *world) expectOwn(v *vault, people []*person) (answers int) {
 						w.Expect(w.send(p.client, q).Code).To(Equal(http.StatusServiceUnavailable), "%s as %q", p.name, agent)
 						continue
 					}
-					if strings.HasPrefix(agent, "kubelet/") && p.subject.Kind == rbacv1.ServiceAccountKind {
-						w.Expect(w.send(p.client, q).Code).To(Equal(http.StatusForbidden), "%s as %q", p.name, agent)
-						continue
-					}
 					w.Eventually(func() string { return string(w.send(p.client, q).Body) }).Should(Satisfy(func(body string) bool {
 						return v.note(body, p) > 0
 					}), "%s reads %s as %s", p.name, r.name, agent)

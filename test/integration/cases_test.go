@@ -34,9 +34,8 @@ import (
 // Tests whose names begin with TestCase reproduce cases that other edge hubs
 // lose; docs/cases.md lists them. Their names say what holds here.
 
-// caseAgents are the programs that are cached in these tests. The kubelet is among
-// them because a ServiceAccount plays it.
-var caseAgents = []string{app, "foo-manager", "manager", "Manager", "kubectl", "kubelet"}
+// caseAgents are the programs that are cached in these tests.
+var caseAgents = []string{app, "foo-manager", "manager", "Manager", "kubectl"}
 
 const secrets = "/api/v1/namespaces/shop/secrets"
 

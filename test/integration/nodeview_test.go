@@ -39,8 +39,6 @@ var mediaTypes = []string{"application/json", "application/vnd.kubernetes.protob
 func newNodeWorld(t *testing.T) *world {
 	t.Helper()
 	w := newWorld(t, "--pod-endpoint=169.254.2.1:10268")
-	w.setAgents(app, "kube-proxy") // which a ServiceAccount of a tenant's namespace plays
-	w.awaitAgents(app, "kube-proxy")
 	ctx := w.Context()
 	pod := podOf("explicit")
 	env := []corev1.EnvVar{{Name: "KUBERNETES_SERVICE_HOST", Value: "apiserver.example.com"}, {Name: "KUBERNETES_SERVICE_PORT", Value: "443"}, {Name: "OTHER", Value: "stays"}}
