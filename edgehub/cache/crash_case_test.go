@@ -398,3 +398,34 @@ func TestAFileThatCouldNotBeRemovedIsRemovedByTheNextTry(t *testing.T) {
 		expect("503")
 	})
 }
+
+// TestAFileWhoseRemovalWasNotSyncedDoesNotComeBack once it was refused again, by a
+// hub that knows nothing of it.
+func TestAFileWhoseRemovalWasNotSyncedDoesNotComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, expect := crashFixture(t)
+		defer h.stop()
+		h.record(h.query(inA), listOf(10, object("a", "x", 3)))
+		time.Sleep(syncInterval)
+		synctest.Wait()
+		fails := true
+		h.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
+			if op.Kind == journaltest.SyncDir && fails {
+				return &journaltest.Fault{Err: syscall.EIO}
+			}
+			return nil
+		})
+		h.refuse(h.query(inA), http.StatusForbidden)
+		if err := h.Close(); err != nil {
+			t.Log(err)
+		}
+		fails = false
+		h.Store = h.start(h.disk)
+		h.refuse(h.query(inA), http.StatusForbidden)
+		disk := h.disk
+		for range 50 {
+			h.Store = h.start(disk.Crash(disk.Len(), h.rng))
+			expect("503")
+		}
+	})
+}

@@ -209,6 +209,7 @@ func (s *Store) carryOut(w withdrawal, at Moment) error {
 	for _, agent := range s.agents(q) {
 		q.Key.Agent = agent
 		d := q.Key.directory()
+		errs = append(errs, s.journal.SyncAbsent(d.path()))
 		if !s.mayHave(d) {
 			continue
 		}

@@ -252,7 +252,11 @@ func (s *Store) syncDir(dir string) error {
 	s.syncs.Add(1)
 	err := s.fs.SyncDir(dir)
 	s.mu.Lock()
-	s.synced[dir] = err == nil
+	if errors.Is(err, fs.ErrNotExist) {
+		delete(s.synced, dir)
+	} else {
+		s.synced[dir] = err == nil
+	}
 	s.mu.Unlock()
 	return err
 }

@@ -292,6 +292,22 @@ func (s *Store) SyncRemoved() error {
 	return s.syncRemoved()
 }
 
+// SyncAbsent makes durable that something is not in a directory, or that there is no
+// such directory: a process before may have removed it, and not have come to that.
+func (s *Store) SyncAbsent(dir string) error {
+	for ; ; dir = path.Dir(dir) {
+		s.mu.Lock()
+		synced := s.synced[dir] && s.durable[dir]
+		s.mu.Unlock()
+		if synced {
+			return nil
+		}
+		if err := s.syncDirs(dir); !errors.Is(err, fs.ErrNotExist) || dir == "." {
+			return err
+		}
+	}
+}
+
 // syncRemoved is called with s.commitMu held.
 func (s *Store) syncRemoved() error {
 	for removed := range s.unsynced {
