@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 )
 
@@ -84,21 +87,52 @@ func (s *Store) idle() bool {
 func (s *Store) commit() (next time.Duration, closed bool) {
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
-	replaced := map[string]bool{}
-	for _, f := range s.takeDue(&next, &closed) {
-		if !replaced[f.name] {
+	due := s.takeDue(&next, &closed)
+	var working sync.WaitGroup
+	var mu sync.Mutex // of closeErr
+	room := make(chan struct{}, maxSyncs)
+	for len(due) > 0 {
+		n := 1
+		for n < len(due) && due[n].name == due[0].name {
+			n++
+		}
+		files := due[:n]
+		due = due[n:]
+		room <- struct{}{}
+		working.Go(func() {
+			defer func() { <-room }()
+			if err := s.commitFiles(files, closed); err != nil && closed {
+				mu.Lock()
+				defer mu.Unlock()
+				s.closeErr = errors.Join(s.closeErr, err)
+			}
+		})
+	}
+	working.Wait()
+	return next, closed
+}
+
+// maxSyncs is how many files are synced at once. A disk takes several for little more
+// than the time of one, and what is due is durable within Options.Interval only if
+// many files don't have to wait for each other.
+const maxSyncs = 16
+
+// commitFiles makes the files of one name durable, the published one first: what it
+// replaces need not be synced.
+func (s *Store) commitFiles(files []*File, closed bool) (errs error) {
+	replaced := false
+	for _, f := range files {
+		if !replaced {
 			published, err := s.commitFile(f, closed)
-			replaced[f.name] = published && (err == nil || errors.Is(err, ErrUnwritten))
+			replaced = published && (err == nil || errors.Is(err, ErrUnwritten))
 			if err != nil && !errors.Is(err, ErrReplaced) {
 				s.options.OnError(f.name, err)
-				if closed {
-					s.closeErr = errors.Join(s.closeErr, err)
-				}
+				errs = errors.Join(errs, err)
 			}
 		}
 		_ = f.Release() // the data is durable or its loss was reported
 	}
-	return next, closed
+	return errs
 }
 
 func (s *Store) takeDue(next *time.Duration, closed *bool) []*File {
@@ -107,7 +141,7 @@ func (s *Store) takeDue(next *time.Duration, closed *bool) []*File {
 	*closed = s.closed
 	now := time.Now()
 	var due []*File
-	// The published ones come first: what they replace need not be synced.
+	// Of one name the published one comes first.
 	take := func(f *File) bool {
 		wait := s.options.Interval - now.Sub(s.lastSync[f.name])
 		if wait > 0 && !s.closed {
@@ -137,6 +171,7 @@ func (s *Store) takeDue(next *time.Duration, closed *bool) []*File {
 	for _, f := range due {
 		s.lastSync[f.name] = now
 	}
+	slices.SortStableFunc(due, func(a, b *File) int { return strings.Compare(a.name, b.name) })
 	return due
 }
 

@@ -41,7 +41,7 @@ type Options struct {
 	// order, but its last records wait in memory, for room on the disk
 	// perhaps. Writing them is tried each Interval.
 	//
-	// OnError must not call the Store.
+	// OnError must not call the Store. It may be called for several files at once.
 	OnError func(name string, err error)
 	// OnStaged is told by how many bytes the files that are staged for a name
 	// have grown, or shrunk: they count until they are published or

@@ -188,6 +188,44 @@ func TestAFileThatWasNotSyncedLatelyIsSyncedAtOnce(t *testing.T) {
 	})
 }
 
+// TestManyFilesOfASlowDiskAreSyncedInTime, because they are synced side by side.
+func TestManyFilesOfASlowDiskAreSyncedInTime(t *testing.T) {
+	in(t, func(f *fixture) {
+		const files, sync = 100, 20 * time.Millisecond
+		var all []*journal.File
+		for i := range files {
+			all = append(all, f.publish(fmt.Sprintf("a/%d", i), "1"))
+		}
+		f.settle()
+		f.settle()
+		var busy, most atomic.Int32
+		f.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
+			if op.Kind == journaltest.Sync {
+				n := busy.Add(1)
+				most.Store(max(most.Load(), n))
+				time.Sleep(sync)
+				busy.Add(-1)
+			}
+			return nil
+		})
+		for _, file := range all {
+			f.append(file, "2")
+			f.must(file.Flush())
+		}
+		time.Sleep(interval + files*sync/8)
+		f.disk.Inject(nil)
+		for i := range files {
+			f.survives(fmt.Sprintf("a/%d", i), "1 2")
+		}
+		if n := most.Load(); n < 8 || n > 32 {
+			t.Errorf("%d were synced at once", n)
+		}
+		for _, file := range all {
+			f.must(file.Close())
+		}
+	})
+}
+
 func TestGracefulCloseLosesNothing(t *testing.T) {
 	in(t, func(f *fixture) {
 		a, old := f.publish("d/a"), f.publish("d/b")
