@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -48,7 +49,12 @@ func (s *Store) Answer(w http.ResponseWriter, r *http.Request, q Query, cloud Cl
 
 func (s *Store) answer(w http.ResponseWriter, r *http.Request, q Query, cloud Cloud) error {
 	if q.Verb == GetDocument {
-		return s.answerDocument(w, q)
+		snap, err := s.document(q)
+		if err != nil || snap == nil {
+			return cmp.Or(err, errNotCached(q))
+		}
+		defer snap.release()
+		return s.answerDocument(w, q, snap)
 	}
 	if q.invalid != nil {
 		return q.invalid
@@ -78,7 +84,7 @@ func (s *Store) answer(w http.ResponseWriter, r *http.Request, q Query, cloud Cl
 // CanAnswer reports whether there is data to answer a query from.
 func (s *Store) CanAnswer(q Query) bool {
 	if q.Key.isDocument() {
-		if snap, err := s.own(q); err == nil && snap != nil {
+		if snap, err := s.document(q); err == nil && snap != nil {
 			snap.release()
 			return true
 		}
@@ -238,32 +244,6 @@ func (s *Store) mayHold(want Key) (views []*view) {
 		}
 	}
 	return views
-}
-
-// answerDocument serves a document as it was received.
-func (s *Store) answerDocument(w http.ResponseWriter, q Query) error {
-	snap, err := s.own(q)
-	if err != nil {
-		return err
-	}
-	if snap == nil {
-		return errNotCached(q)
-	}
-	defer snap.release()
-	if snap.head.ETag != "" {
-		w.Header().Set("ETag", snap.head.ETag)
-	}
-	s.head(w, snap.head.ContentType, snap.asOf)
-	var buf, decoded []byte
-	for _, pos := range snap.chunks {
-		if buf, decoded, err = snap.chunk(pos, buf, decoded); err != nil {
-			s.abort(snap, err)
-		}
-		if _, err := w.Write(decoded); err != nil {
-			return nil // the client is gone
-		}
-	}
-	return nil
 }
 
 // chunk reads a piece of a document. Both buffers are used and returned.

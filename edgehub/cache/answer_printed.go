@@ -28,12 +28,12 @@ func (s *Store) answerPrinted(w http.ResponseWriter, q Query) (done bool, err er
 	}
 	objects := s.freshness(q.unprinted())
 	if same, err := s.own(q); err == nil && same != nil {
+		defer same.release()
 		// Of a custom resource whose definition is not known there are no
 		// columns but in what was printed.
 		best := !objects.After(same.asOf) || isCustom(q.Key.Group) && s.definition(q.Key) == nil
-		same.release()
 		if best && q.format.mediaType == typeJSON {
-			return true, s.answerDocument(w, q)
+			return true, s.answerDocument(w, q, same)
 		}
 	}
 	if !objects.IsZero() {

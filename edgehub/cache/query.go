@@ -47,9 +47,10 @@ type Query struct {
 	AllowBookmarks    bool
 	Timeout           time.Duration // 0 if the client named none
 
-	format    format
-	errorType string // the media type of an error
-	gzip      bool   // the client takes it
+	format      format
+	ifNoneMatch string // of a document
+	errorType   string // the media type of an error
+	gzip        bool   // the client takes it
 
 	invalid    error // the Status that the request gets in any case
 	badVersion error // of the resourceVersion, if it is no number
@@ -164,6 +165,7 @@ func (q Query) document(r *http.Request) (Query, bool) {
 			q.Verb = GetDocument
 			// What is answered does not depend on the query: how long it may take,
 			// which version of it (hash) is known already, how it is indented.
+			q.ifNoneMatch = strings.Join(r.Header.Values("If-None-Match"), ",")
 			q.Key.Document = r.URL.Path + " " + strings.Join(r.Header.Values("Accept"), ",")
 			return q, true
 		}

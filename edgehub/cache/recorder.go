@@ -22,6 +22,11 @@ var errOtherKind = errors.New("not the kind of object that is cached")
 // last. They end when Options.Relists wants it. asked is the moment before the request
 // was sent.
 func (s *Store) Record(q Query, resp *http.Response, asked Moment) io.ReadCloser {
+	if resp.StatusCode == http.StatusNotModified && q.Verb == GetDocument && q.invalid == nil {
+		etag := resp.Header.Get("ETag")
+		s.recordings.Go(func() { s.confirmDocument(q, etag) })
+		return resp.Body
+	}
 	if resp.StatusCode != http.StatusOK {
 		// Who may read it is asked before what is wrong with the options.
 		s.withdraw(q, resp.StatusCode, asked)

@@ -2,11 +2,15 @@ package cache
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
+	"time"
 
 	"sigs.k8s.io/yaml"
 )
@@ -406,6 +410,84 @@ func TestDocumentIsServedAsItWas(t *testing.T) {
 	if code, _ := f.ask(f.queryAs("app", "me", "/apis", "application/yaml")); code != 503 {
 		t.Errorf("another media type is %d", code)
 	}
+}
+
+// TestADocumentIsServedToWhoeverAcceptsIt, in the order in which media types are
+// accepted, and again only if it is not known.
+func TestADocumentIsServedToWhoeverAcceptsIt(t *testing.T) {
+	f := newFixture(t)
+	const aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+	pass := func(accept, contentType, body string) {
+		resp := answerOf(http.StatusOK, strings.NewReader(body))
+		resp.Header.Set("Content-Type", contentType)
+		resp.Header.Set("ETag", `"`+body+`"`)
+		rc := f.Record(f.queryAs("app", "me", "/apis", accept), resp)
+		_, _ = io.Copy(io.Discard, rc)
+		rc.Close()
+		f.recordings.Wait()
+	}
+	pass(aggregated+",application/json", aggregated, "aggregated")
+	pass("application/json, */*", "application/json", "plain")
+	for accept, want := range map[string]string{
+		aggregated: "aggregated", aggregated + ",application/json;q=0.9": "aggregated",
+		"application/json": "plain", "": "plain", "*/*": "plain", "application/yaml,application/json": "plain",
+		"application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList": "503",
+		"application/yaml": "503",
+	} {
+		code, body := f.ask(f.queryAs("app", "me", "/apis", accept))
+		if code != 200 {
+			body = fmt.Sprint(code)
+		}
+		if body != want {
+			t.Errorf("%q gets %s, want %s", accept, body, want)
+		}
+	}
+
+	r := httptest.NewRequest(http.MethodGet, "/apis", nil)
+	r.Header.Set("Accept", "application/json")
+	r.Header.Set("Accept-Encoding", "gzip")
+	r.Header.Set("If-None-Match", `"other", "plain"`)
+	info, err := infos.NewRequestInfo(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q, _ := NewQuery(r, info, "app", "me")
+	w := httptest.NewRecorder()
+	if err := f.Answer(w, r, q, reachable{}); err != nil || w.Code != http.StatusNotModified || w.Body.Len() > 0 || w.Header().Get("ETag") != `"plain"` {
+		t.Errorf("%v: %d %v %s", err, w.Code, w.Header(), w.Body)
+	}
+}
+
+// TestADocumentIsConfirmedByWhatSaysThatItIsNotModified.
+func TestADocumentIsConfirmedByWhatSaysThatItIsNotModified(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, _ := crashFixture(t)
+		defer h.stop()
+		q := h.queryAs("app", "me", "/apis", "application/json")
+		resp := answerOf(http.StatusOK, strings.NewReader("{}"))
+		resp.Header.Set("ETag", `"1"`)
+		_, _ = io.Copy(io.Discard, h.Record(q, resp))
+		age := func() string {
+			synctest.Wait()
+			w := httptest.NewRecorder()
+			if err := h.Answer(w, httptest.NewRequest(http.MethodGet, "/apis", nil), q, reachable{}); err != nil {
+				t.Fatal(err)
+			}
+			return w.Header().Get("Age")
+		}
+		time.Sleep(time.Minute)
+		same := answerOf(http.StatusNotModified, strings.NewReader(""))
+		same.Header.Set("ETag", `"2"`)
+		h.Record(q, same).Close()
+		if got := age(); got != "60" {
+			t.Errorf("it is %s seconds old", got)
+		}
+		same.Header.Set("ETag", `"1"`)
+		h.Record(q, same).Close()
+		if got := age(); got != "0" {
+			t.Errorf("it was confirmed %s seconds ago", got)
+		}
+	})
 }
 
 const asTable = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
