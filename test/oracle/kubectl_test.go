@@ -44,7 +44,8 @@ var commands = []string{
 	"describe pod stays -n shop --show-events=false",
 	"describe ox stays -n shop --show-events=false",
 	"describe secret stays -n shop",
-	// Not describe with events: it takes 50 s to find that they are not cached.
+	"describe pod stays -n shop",
+	"get pods -n shop -w",
 	"api-resources",
 	"api-versions",
 	"explain ox.spec",
