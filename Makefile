@@ -128,10 +128,13 @@ bench: build controlplane ## Measure edge-hub beside a direct connection and a p
 	@go run ./test/bench --bin $(BIN) $(BENCH)
 
 .PHONY: e2e
-e2e: build controlplane ## Run a real edge node, unplug it and reboot it; needs root and Debian's packages; flags in E2E
+e2e: build controlplane e2e-program ## Run a real edge node, unplug it and reboot it; needs root and Debian's packages; flags in E2E
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(BIN)/apps/ ./test/apps/...
-	@CGO_ENABLED=0 go build -o $(BIN)/e2e ./test/e2e
 	@$(BIN)/e2e -bin $(BIN) $(E2E)
+
+.PHONY: e2e-program
+e2e-program: # asked with -check, it says whether this machine can
+	@CGO_ENABLED=0 go build -o $(BIN)/e2e ./test/e2e
 
 .PHONY: scale
 scale: build controlplane kwok ## Measure the operator over 1,000 nodes and 10,000 Pods that kwok plays; flags in SCALE

@@ -77,3 +77,10 @@ func logTail(path string) string {
 	}
 	return process.Tail(string(data), 20)
 }
+
+// APIServerCommand is the program and arguments of kube-apiserver, for who starts
+// another one on the same etcd.
+func (c *Cluster) APIServerCommand() []string {
+	p := c.component(apiServer)
+	return append([]string{p.binary}, p.args...)
+}

@@ -11,8 +11,12 @@ import (
 	"syscall"
 	"time"
 
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/edgehub-io/edge-hub/api/v1alpha1"
 	"github.com/edgehub-io/edge-hub/test/cluster"
 	"github.com/edgehub-io/edge-hub/test/process"
 )
@@ -21,38 +25,81 @@ import (
 type cloud struct {
 	*cluster.Cluster
 
-	client   *kubernetes.Clientset
-	operator *process.Process
+	client *kubernetes.Clientset
+	reader client.Client // of the product's own resources
+
+	audits     [2]auditLog // of the two kube-apiservers
+	second     *process.Process
+	secondArgs []string
+	operator   *process.Process
 }
 
 // startCloud runs the control plane in this process's network namespace.
 func startCloud(ctx context.Context, o options) (*cloud, error) {
-	c, err := cluster.Start(ctx, cluster.Options{
-		Dir:               filepath.Join(o.dir, "cloud"),
+	dir := filepath.Join(o.dir, "cloud")
+	policy := filepath.Join(o.dir, "audit.yaml")
+	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
+		return nil, err
+	}
+	c := &cloud{audits: [2]auditLog{{filepath.Join(o.dir, "audit-first.log")}, {filepath.Join(o.dir, "audit-second.log")}}}
+	cluster, err := cluster.Start(ctx, cluster.Options{
+		Dir:               dir,
 		ControllerManager: true,
 		Scheduler:         true,
-		ServingNames:      []string{cloudAddress},
+		ServingNames:      []string{cloudAddress, advertisedAddress},
 		ExtraAPIServerArgs: []string{
 			"--bind-address=0.0.0.0",
 			"--advertise-address=" + advertisedAddress,
 			"--endpoint-reconciler-type=lease",
+			"--audit-policy-file=" + policy,
+			"--audit-log-path=" + c.audits[0].path,
 		},
 		ExtraControllerManagerArgs: []string{"--node-monitor-grace-period=20s"},
 	})
 	if err != nil {
 		return nil, err
 	}
-	client, err := kubernetes.NewForConfig(c.RESTConfig())
-	if err != nil {
+	c.Cluster = cluster
+	config := c.RESTConfig()
+	config.Timeout = 20 * time.Second
+	if c.client, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, err
 	}
-	return &cloud{Cluster: c, client: client}, nil
+	scheme := newScheme()
+	if c.reader, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
+		return nil, err
+	}
+	c.secondArgs = append(c.APIServerCommand(), "--secure-port="+secondPort, "--endpoint-reconciler-type=none", "--audit-log-path="+c.audits[1].path)
+	return c, c.startSecond(ctx, o)
 }
 
-// serverURL is kube-apiserver as the edge reaches it.
+// startSecond starts a second kube-apiserver on the same etcd.
+func (c *cloud) startSecond(ctx context.Context, o options) error {
+	log, err := os.OpenFile(filepath.Join(o.dir, "cloud", "kube-apiserver-second.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(c.secondArgs[0], c.secondArgs[1:]...)
+	cmd.Stdout, cmd.Stderr = log, log
+	if c.second, err = process.Start(cmd); err != nil {
+		return err
+	}
+	return eventually(ctx, time.Minute, func() error {
+		return c.kubectl("--server=https://127.0.0.1:"+secondPort, "get", "--raw=/readyz")
+	})
+}
+
+func newScheme() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	utilruntime.Must(v1alpha1.AddToScheme(scheme))
+	return scheme
+}
+
+// serverURL is the first kube-apiserver as the edge reaches it.
 func (c *cloud) serverURL() string { return "https://" + cloudAddress + ":" + c.port() }
 
-// secondURL is another way to it.
+// secondURL is the other one.
 func (c *cloud) secondURL() string { return "https://" + cloudAddress + ":" + secondPort }
 
 func (c *cloud) port() string {
@@ -69,7 +116,7 @@ func (c *cloud) startOperator(o options) error {
 	for _, args := range [][]string{
 		{"apply", "-k", "config/default"},
 		{"-n", "edge-hub-system", "delete", "deployment", "--all"},
-		{"wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"},
+		{"wait", "--for=condition=Established", "--timeout=50s", "crd", "--all"},
 	} {
 		if err := c.kubectl(args...); err != nil {
 			return err
@@ -88,21 +135,16 @@ func (c *cloud) startOperator(o options) error {
 }
 
 func (c *cloud) kubectl(args ...string) error {
-	cmd := c.Kubectl(args...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("kubectl %s: %w\n%s", strings.Join(args, " "), err, out)
-	}
-	return nil
+	_, err := output(c.Kubectl(args...))
+	return err
 }
 
 // apply applies a manifest.
 func (c *cloud) apply(manifest string) error {
 	cmd := c.Kubectl("apply", "-f", "-")
 	cmd.Stdin = strings.NewReader(manifest)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("kubectl apply: %w\n%s", err, out)
-	}
-	return nil
+	_, err := output(cmd)
+	return err
 }
 
 // runCloud is the first process of the namespaces: when it ends, so does everything.
@@ -119,20 +161,11 @@ func runCloud(ctx context.Context, o options) error {
 	begin := time.Now()
 	c, err := startCloud(ctx, o)
 	if err != nil {
-		return err
-	}
-	defer c.Stop()
-	if err := openSecondPort(c.port()); err != nil {
-		return err
+		return fmt.Errorf("the cloud: %w", err)
 	}
 	if err := c.startOperator(o); err != nil {
 		return err
 	}
-	say("cloud", begin, "etcd, kube-apiserver, kube-controller-manager, kube-scheduler, edge-hub-operator")
+	say("cloud", begin, "etcd, 2 kube-apiservers, kube-controller-manager, kube-scheduler, edge-hub-operator")
 	return runScenarios(ctx, o, c)
-}
-
-// say prints one line about what took how long.
-func say(what string, begin time.Time, details string) {
-	fmt.Printf("%-42s %6.1f s  %s\n", what, time.Since(begin).Seconds(), details)
 }

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,10 +18,8 @@ import (
 var nodeDirectories = []string{
 	"/etc/cni/net.d",
 	"/etc/kubernetes",
-	"/var/lib/cni",
-	"/var/lib/containerd",
-	"/var/lib/edge-hub",
-	"/var/lib/kubelet",
+	"/etc/systemd/system",
+	"/var/lib",
 	"/var/log/containers",
 	"/var/log/pods",
 }
@@ -43,11 +41,17 @@ type service struct {
 	args []string
 }
 
-func nodeServices(bin string) []service {
+// A machine is what the node's init is told about the programs that it runs.
+type machine struct {
+	Containerd string
+	Kubelet    string
+}
+
+func (m machine) services() []service {
 	return []service{
-		{"containerd", []string{"/usr/bin/containerd", "--config=/etc/kubernetes/containerd.toml"}},
+		{"containerd", []string{m.Containerd, "--config=/etc/kubernetes/containerd.toml"}},
 		{"kubelet", []string{
-			filepath.Join(bin, "controlplane", "kubelet"),
+			m.Kubelet,
 			"--config=/etc/kubernetes/kubelet.yaml",
 			"--kubeconfig=/etc/kubernetes/kubelet.conf",
 			"--hostname-override=" + nodeName,
@@ -59,17 +63,17 @@ func nodeServices(bin string) []service {
 
 // runNode is the node's init: it mounts, starts the services, starts them again when
 // they end, and waits for every orphan. It starts when it is told to on its standard
-// input, by the path of the programs. The node is off when it is killed.
+// input. The node is off when it is killed.
 func runNode(dir string) error {
-	line, err := bufio.NewReader(os.Stdin).ReadString('\n')
-	if err != nil {
+	var m machine
+	if err := json.NewDecoder(os.Stdin).Decode(&m); err != nil {
 		return fmt.Errorf("the node was not switched on: %w", err)
 	}
 	if err := mountNode(dir); err != nil {
 		return err
 	}
 	s := &supervisor{dir: filepath.Join(dir, "log"), running: map[int]service{}}
-	for _, service := range nodeServices(strings.TrimSpace(line)) {
+	for _, service := range m.services() {
 		if err := s.start(service); err != nil {
 			return err
 		}
@@ -97,6 +101,12 @@ func mountNode(dir string) error {
 		}
 	}
 	// Containers see what the kubelet mounts for them after they were started.
+	if err := os.MkdirAll("/var/lib/kubelet", 0o755); err != nil {
+		return err
+	}
+	if err := syscall.Mount("/var/lib/kubelet", "/var/lib/kubelet", "", syscall.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount /var/lib/kubelet: %w", err)
+	}
 	if err := syscall.Mount("", "/var/lib/kubelet", "", syscall.MS_REC|syscall.MS_SHARED, ""); err != nil {
 		return fmt.Errorf("share /var/lib/kubelet: %w", err)
 	}
@@ -150,11 +160,17 @@ func (s *supervisor) start(service service) error {
 		return err
 	}
 	defer log.Close()
+	before, err := startPre(service.name)
+	if err != nil {
+		return err
+	}
+	// They share the log, and init must not wait for the one in place of wait.
+	args := []string{"/bin/sh", "-c", before + `exec "$@"`, service.name}
 	s.mu.Lock() // wait finds what it reaps
 	defer s.mu.Unlock()
-	pid, err := syscall.ForkExec(service.args[0], service.args, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec(args[0], append(args, service.args...), &syscall.ProcAttr{
 		Dir:   "/",
-		Env:   []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"},
+		Env:   []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TZ=UTC"},
 		Files: []uintptr{log.Fd(), log.Fd(), log.Fd()},
 	})
 	if err != nil {
@@ -162,6 +178,29 @@ func (s *supervisor) start(service service) error {
 	}
 	s.running[pid] = service
 	return nil
+}
+
+// startPre is what drop-ins of systemd tell to run before a service, as lines of a
+// shell. This init knows nothing else of systemd.
+func startPre(service string) (string, error) {
+	files, err := filepath.Glob("/etc/systemd/system/" + service + ".service.d/*.conf")
+	if err != nil {
+		return "", err
+	}
+	var lines strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		for line := range strings.Lines(string(text)) {
+			// "-" says that it may fail, "+" that it has all privileges.
+			if command, ok := strings.CutPrefix(line, "ExecStartPre=-+"); ok {
+				lines.WriteString(command)
+			}
+		}
+	}
+	return lines.String(), nil
 }
 
 // wait reaps everything that ends in the node, as the first process has to.

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,10 +25,6 @@ var (
 	kubeletConfig string
 	//go:embed manifests/kubelet.conf
 	kubeletKubeconfig string
-	//go:embed manifests/edge-hub.conf
-	hubKubeconfig string
-	//go:embed manifests/edge-hub.yaml
-	hubPod string
 )
 
 const (
@@ -60,12 +55,12 @@ func (n *node) prepare(c *cloud) error {
 			return err
 		}
 	}
-	return os.MkdirAll(filepath.Join(n.dir, "/etc/kubernetes/manifests"), 0o755)
-}
-
-// join waits until the cloud calls the node ready.
-func (n *node) join(ctx context.Context, c *cloud) error {
-	return eventually(ctx, 2*time.Minute, func() error { return c.nodeReady(ctx) })
+	for _, path := range []string{"/etc/kubernetes/manifests", "/etc/systemd/system"} {
+		if err := os.MkdirAll(filepath.Join(n.dir, path), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *cloud) nodeReady(ctx context.Context) error {
@@ -79,35 +74,6 @@ func (c *cloud) nodeReady(ctx context.Context) error {
 		}
 	}
 	return fmt.Errorf("node %s is not ready: %v", nodeName, node.Status.Conditions)
-}
-
-// installHub does what an administrator does to a node that has joined: edge-hub as a
-// static Pod, and a kubelet that knows no other apiserver.
-func (n *node) installHub(ctx context.Context, c *cloud) error {
-	if err := n.write("/etc/kubernetes/edge-hub.conf", fill(hubKubeconfig, "SERVER", c.serverURL())); err != nil {
-		return err
-	}
-	manifest := fill(hubPod, "IMAGE", reference("edge-hub"), "NODE_NAME", nodeName, "NODE_IP", nodeAddress,
-		"SERVER", c.serverURL(), "SECOND_SERVER", c.secondURL())
-	if err := n.write("/etc/kubernetes/manifests/edge-hub.yaml", manifest); err != nil {
-		return err
-	}
-	if err := eventually(ctx, 2*time.Minute, n.hubReady); err != nil {
-		return fmt.Errorf("edge-hub: %w", err)
-	}
-	if err := n.write("/etc/kubernetes/kubelet.conf", fill(kubeletKubeconfig, "SERVER", hubURL)); err != nil {
-		return err
-	}
-	return n.kill("kubelet")
-}
-
-// hubReady asks the hub itself.
-func (n *node) hubReady() error {
-	out, err := n.run("curl", "--silent", "--show-error", "--max-time", "2", "--fail-with-body", "http://127.0.0.1:10267/readyz")
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, out)
-	}
-	return nil
 }
 
 // fill replaces words in a manifest, written as $(WORD).

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os/exec"
 	"strconv"
 	"strings"
 )
@@ -16,10 +15,16 @@ const (
 	// kubernetes Service. The edge has no way to it.
 	advertisedAddress = "10.211.0.1"
 
+	// podNetwork is that of the node's Pods.
+	podNetwork = "10.244.1.0/24"
+
+	// serviceAddress is the ClusterIP of the kubernetes Service.
+	serviceAddress = "10.96.0.1"
+
 	// hubAddress is the hub's, on every node.
 	hubAddress = "169.254.2.1"
 
-	// secondPort is a second way to kube-apiserver.
+	// secondPort is that of a second kube-apiserver.
 	secondPort = "7443"
 
 	cloudDevice = "cloud0"
@@ -36,28 +41,36 @@ func setUpCloudNetwork() error {
 		// Set by cut and mend; the rule after it keeps the advertised address
 		// for the cloud itself.
 		"nft add chain inet e2e link",
+		"nft add chain inet e2e ports",
 		"nft add rule inet e2e input iifname "+cloudDevice+" jump link",
+		"nft add rule inet e2e input iifname "+cloudDevice+" jump ports",
 		"nft add rule inet e2e input iifname "+cloudDevice+" ip daddr != "+cloudAddress+" drop",
-	)
-}
-
-// openSecondPort makes kube-apiserver answer on secondPort too.
-func openSecondPort(port string) error {
-	return command(
-		"nft add table ip e2e-ports",
-		"nft add chain ip e2e-ports refused { type filter hook prerouting priority -300 ; }",
-		"nft add chain ip e2e-ports second { type nat hook prerouting priority -100 ; }",
-		"nft add rule ip e2e-ports second iifname "+cloudDevice+" tcp dport "+secondPort+" redirect to :"+port,
 	)
 }
 
 // refuse makes these ports, and no others, refuse what comes from the edge.
 func refuse(ports ...string) error {
-	lines := []string{"nft flush chain ip e2e-ports refused"}
+	lines := []string{"nft flush chain inet e2e ports"}
 	for _, port := range ports {
-		lines = append(lines, "nft add rule ip e2e-ports refused iifname "+cloudDevice+" tcp dport "+port+" reject with tcp reset")
+		lines = append(lines, "nft add rule inet e2e ports tcp dport "+port+" reject with tcp reset")
 	}
 	return command(lines...)
+}
+
+// publish lets Pods reach the address that kube-apiserver publishes, as they do where
+// there is no edge.
+func publish() error {
+	return command("nft insert rule inet e2e input accept", "ip route add "+podNetwork+" via "+nodeAddress)
+}
+
+// unplug takes the link away with the node.
+func unplug() error {
+	// Sockets that nobody closed keep the network namespace for minutes, or it has
+	// gone already, and the link with it.
+	if err := command("ip link delete " + cloudDevice); err != nil && !strings.Contains(err.Error(), "Cannot find device") {
+		return err
+	}
+	return nil
 }
 
 // plugIn makes the link to the network namespace of a process.
@@ -103,16 +116,5 @@ func cut(how loss) error {
 
 // mend ends every kind of loss.
 func mend() error {
-	return command("nft flush chain inet e2e link", "nft flush chain ip e2e-ports refused", "ip link set "+cloudDevice+" up")
-}
-
-// command runs commands whose words are separated by single spaces.
-func command(lines ...string) error {
-	for _, line := range lines {
-		words := strings.Split(line, " ")
-		if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", line, err, out)
-		}
-	}
-	return nil
+	return command("nft flush chain inet e2e link", "nft flush chain inet e2e ports", "ip link set "+cloudDevice+" up")
 }

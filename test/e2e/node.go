@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,17 +25,15 @@ type node struct {
 	dir string // its disk, and its logs
 	bin string
 
-	init *process.Process
+	init  *process.Process
+	ahead time.Duration // of the true time its clock is
 }
 
-// boot switches the node on, with or without the link to the cloud. As the node's own
-// network configuration should do, it sets the hub's address, unless address is false.
-func (n *node) boot(link, address bool) error {
+// boot switches the node on, with or without the link to the cloud.
+func (n *node) boot(link bool) error {
 	cmd := exec.Command("/proc/self/exe", roleNode, "-dir="+n.dir)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
-	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
 	power, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -46,14 +44,11 @@ func (n *node) boot(link, address bool) error {
 	if err := plugIn(n.init.PID(), link); err != nil {
 		return err
 	}
-	if address {
-		inside := fmt.Sprintf("nsenter --net=/proc/%d/ns/net ", n.init.PID())
-		if err := command(inside + "ip address add " + hubAddress + "/32 dev lo"); err != nil {
-			return err
-		}
+	containerd, err := exec.LookPath("containerd")
+	if err != nil {
+		return err
 	}
-	_, err = io.WriteString(power, n.bin+"\n")
-	return err
+	return json.NewEncoder(power).Encode(machine{Containerd: containerd, Kubelet: filepath.Join(n.bin, "controlplane", "kubelet")})
 }
 
 // powerOff ends every process of the node at once. What was mounted is gone, and
@@ -62,12 +57,8 @@ func (n *node) powerOff() error {
 	if err := n.init.Kill(); err != nil {
 		return err
 	}
-	// Sockets that nobody closed keep the network namespace for minutes.
-	if err := command("ip link delete " + cloudDevice); err != nil {
-		return err
-	}
 	// A kernel that starts has no cgroups.
-	return errors.Join(removeCgroups(), makeCgroups())
+	return errors.Join(unplug(), removeCgroups(cgroupName), makeCgroups(cgroupName))
 }
 
 // command prepares a command that runs in the node.
@@ -76,12 +67,11 @@ func (n *node) command(args ...string) *exec.Cmd {
 	return exec.Command("nsenter", all...)
 }
 
-func (n *node) run(args ...string) (string, error) {
-	out, err := n.command(args...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out), nil
+func (n *node) run(args ...string) (string, error) { return output(n.command(args...)) }
+
+// ctr asks containerd.
+func (n *node) ctr(args ...string) (string, error) {
+	return n.run(append([]string{"ctr", "--address=/run/containerd/containerd.sock", "--namespace=k8s.io"}, args...)...)
 }
 
 // write writes a file on the node's disk, by its path there.
@@ -93,11 +83,20 @@ func (n *node) write(path, content string) error {
 	return os.WriteFile(path, []byte(content), 0o600)
 }
 
-// logFile is the path of a service's log.
-func (n *node) logFile(service string) string { return filepath.Join(n.dir, "log", service+".log") }
-
 // pids finds the node's processes by the name of their program.
 func (n *node) pids(program string) []int {
+	var found []int
+	for pid, name := range processes(n.init.PID()) {
+		if executable, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); name == program || err == nil && filepath.Base(executable) == program {
+			found = append(found, pid)
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+// processes are all below one, with their names.
+func processes(init int) map[int]string {
 	children, names := map[int][]int{}, map[int]string{}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, path := range stats {
@@ -118,15 +117,12 @@ func (n *node) pids(program string) []int {
 		names[pid] = stat[open+1 : end]
 		children[parent] = append(children[parent], pid)
 	}
-	var found []int
-	for todo := []int{n.init.PID()}; len(todo) > 0; {
+	found := map[int]string{}
+	for todo := children[init]; len(todo) > 0; {
 		pid := todo[0]
 		todo = append(todo[1:], children[pid]...)
-		if executable, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); names[pid] == program || err == nil && filepath.Base(executable) == program {
-			found = append(found, pid)
-		}
+		found[pid] = names[pid]
 	}
-	slices.Sort(found)
 	return found
 }
 
@@ -136,8 +132,12 @@ func (n *node) kill(program string) error {
 	if len(pids) == 0 {
 		return fmt.Errorf("no process %s on the node", program)
 	}
+	return kill(pids...)
+}
+
+func kill(pids ...int) error {
 	for _, pid := range pids {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return err
 		}
 	}
@@ -146,10 +146,7 @@ func (n *node) kill(program string) error {
 
 // load imports images into containerd.
 func (n *node) load(ctx context.Context, images []image) error {
-	if err := eventually(ctx, time.Minute, func() error {
-		_, err := n.run("ctr", "--address=/run/containerd/containerd.sock", "version")
-		return err
-	}); err != nil {
+	if err := eventually(ctx, time.Minute, n.containerdAnswers); err != nil {
 		return err
 	}
 	for _, image := range images {
@@ -157,7 +154,7 @@ func (n *node) load(ctx context.Context, images []image) error {
 		if err := image.write(archive); err != nil {
 			return err
 		}
-		if _, err := n.run("ctr", "--address=/run/containerd/containerd.sock", "--namespace=k8s.io", "images", "import", archive); err != nil {
+		if _, err := n.ctr("images", "import", archive); err != nil {
 			return err
 		}
 		if err := os.Remove(archive); err != nil {
@@ -167,21 +164,7 @@ func (n *node) load(ctx context.Context, images []image) error {
 	return nil
 }
 
-// eventually calls f until it returns nil, and returns its last error after limit.
-func eventually(ctx context.Context, limit time.Duration, f func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := f()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("not within %s: %w", limit, err)
-		}
-	}
+func (n *node) containerdAnswers() error {
+	_, err := n.ctr("version")
+	return err
 }

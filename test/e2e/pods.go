@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -23,8 +20,10 @@ type app struct {
 	prints          string // "" if it prints nothing to look for
 }
 
-// greeting is what ConfigMap app-config says.
-const greeting = "hello"
+const (
+	greeting = "hello" // is what ConfigMap app-config says
+	speed    = 7       // is that of Machine press
+)
 
 var apps = []app{
 	{"kube-system", "edge-hub-", 1, ""},
@@ -74,85 +73,12 @@ func (c *cloud) pods(ctx context.Context) (map[string]*corev1.Pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	pods := map[string]*corev1.Pod{}
-	for i := range list.Items {
-		pods[list.Items[i].Namespace+"/"+list.Items[i].Name] = &list.Items[i]
-	}
-	return pods, nil
-}
-
-// readySince finds out on the node, without the cloud, when each Pod became ready
-// after a time: the kubelet's log says so.
-func (n *node) readySince(since time.Time) (map[string]time.Time, error) {
-	ready := map[string]time.Time{}
-	err := scan(n.logFile("kubelet"), func(line string) {
-		if !strings.Contains(line, `"SyncLoop (probe)" probe="readiness"`) {
-			return
-		}
-		at, ok := klogTime(line)
-		if !ok || at.Before(since) {
-			return
-		}
-		_, rest, _ := strings.Cut(line, ` pod="`)
-		pod, _, _ := strings.Cut(rest, `"`)
-		if strings.Contains(line, `status="ready"`) {
-			ready[pod] = at
-		} else {
-			delete(ready, pod)
-		}
-	})
-	return ready, err
-}
-
-// klogTime reads the time at the beginning of a line of klog's, such as
-// "I0130 15:04:05.123456", which is local and has no year.
-func klogTime(line string) (time.Time, bool) {
-	const layout = "0102 15:04:05.000000"
-	if len(line) < 1+len(layout) {
-		return time.Time{}, false
-	}
-	at, err := time.ParseInLocation(layout, line[1:1+len(layout)], time.Local)
-	return at.AddDate(time.Now().Year(), 0, 0), err == nil
-}
-
-// printedSince reports whether a Pod has printed text after a time.
-func (n *node) printedSince(pod, text string, since time.Time) (bool, error) {
-	namespace, name, _ := strings.Cut(pod, "/")
-	logs, err := filepath.Glob(filepath.Join(n.dir, "/var/log/pods", namespace+"_"+name+"_*", "*", "*.log"))
-	if err != nil {
-		return false, err
-	}
-	found := false
-	for _, log := range logs {
-		if err := scan(log, func(line string) {
-			at, rest, _ := strings.Cut(line, " ") // the format of CRI's logs
-			if t, err := time.Parse(time.RFC3339Nano, at); err == nil && t.After(since) && strings.Contains(rest, text) {
-				found = true
-			}
-		}); err != nil {
-			return false, err
-		}
-	}
-	return found, nil
-}
-
-func scan(path string, line func(string)) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	s := bufio.NewScanner(f)
-	s.Buffer(nil, 1<<20)
-	for s.Scan() {
-		line(s.Text())
-	}
-	return s.Err()
+	return byName(list), nil
 }
 
 // restarted waits until the Pods, which all had to start anew after a time, are ready
 // and have read their configuration. It returns how long the last one took.
-func (n *node) restarted(ctx context.Context, limit time.Duration, pods []string, since time.Time) (time.Duration, error) {
+func (n *node) restarted(ctx context.Context, limit time.Duration, pods []string, since moment) (time.Duration, error) {
 	var last time.Time
 	err := eventually(ctx, limit, func() error {
 		ready, err := n.readySince(since)
@@ -180,11 +106,11 @@ func (n *node) restarted(ctx context.Context, limit time.Duration, pods []string
 		}
 		return nil
 	})
-	return last.Sub(since), err
+	return last.Sub(since.Time), err
 }
 
 // hasRead reports whether a Pod has printed its configuration after a time.
-func (n *node) hasRead(pod string, since time.Time) (bool, error) {
+func (n *node) hasRead(pod string, since moment) (bool, error) {
 	namespace, name, _ := strings.Cut(pod, "/")
 	for _, app := range apps {
 		if app.is(namespace, name) && app.prints != "" {

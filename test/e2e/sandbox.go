@@ -17,23 +17,8 @@ import (
 	"github.com/edgehub-io/edge-hub/test/process"
 )
 
-// cgroupName is the cgroup below which the kubelet puts its Pods, in each hierarchy.
-const cgroupName = "edge-hub-e2e"
-
-// packages are Debian's, by a program that each brings.
-var packages = map[string]string{
-	"containerd": "containerd",
-	"runc":       "runc",
-	"ip":         "iproute2",
-	"iptables":   "iptables",
-	"nft":        "nftables",
-	"conntrack":  "conntrack",
-	"nsenter":    "util-linux",
-	"ethtool":    "ethtool",
-	"socat":      "socat",
-}
-
-const cniPlugins = "/usr/lib/cni"
+// namespaces are those of the cloud and of the node.
+const namespaces = syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS
 
 // runSandbox runs the cloud, and with it everything else, in namespaces that end
 // with it, and removes what namespaces do not hold: files and cgroups.
@@ -49,7 +34,7 @@ func runSandbox(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer journal.Close()
-	if err := errors.Join(removeCgroups(), os.RemoveAll(o.dir)); err != nil {
+	if err := errors.Join(removeCgroups(cgroupName), removeMountPoints(journal), os.RemoveAll(o.dir)); err != nil {
 		return fmt.Errorf("remove what an earlier run left: %w", err)
 	}
 	if err := installPackages(ctx); err != nil {
@@ -58,19 +43,55 @@ func runSandbox(ctx context.Context, o options) (err error) {
 	if err := os.MkdirAll(o.dir, 0o755); err != nil {
 		return err
 	}
+	defer func() {
+		failed := err != nil && !errors.Is(err, context.Canceled) // by Ctrl-C
+		if failed {
+			printLogs(o.dir)
+		}
+		err = errors.Join(err, removeCgroups(cgroupName), removeMountPoints(journal), tidy(o, failed), os.Remove(journal.Name()))
+	}()
 	if err := makeMountPoints(journal); err != nil {
 		return err
 	}
-	defer func() {
-		err = errors.Join(err, removeCgroups(), removeMountPoints(journal))
-		if !o.keep {
-			err = errors.Join(err, os.RemoveAll(o.dir))
-		}
-	}()
-	if err := makeCgroups(); err != nil {
+	if err := makeCgroups(cgroupName); err != nil {
 		return err
 	}
 	return playCloud(ctx, o)
+}
+
+// tidy removes the folder, after a failure all of it but the logs.
+func tidy(o options, failed bool) error {
+	switch {
+	case o.keep:
+		return nil
+	case failed:
+		fmt.Println("the logs are kept in", o.dir)
+		var errs []error
+		for _, name := range []string{"cloud/etcd", "node/var/lib", "node/etc"} {
+			errs = append(errs, os.RemoveAll(filepath.Join(o.dir, name)))
+		}
+		return errors.Join(errs...)
+	default:
+		return os.RemoveAll(o.dir)
+	}
+}
+
+// printLogs prints the end of every log.
+func printLogs(dir string) {
+	const lines = 25
+	for _, pattern := range []string{"operator.log", "cloud/*.log", "node/log/*.log", "node/var/log/pods/kube-system_edge-hub-*/*/*.log"} {
+		paths, _ := filepath.Glob(filepath.Join(dir, pattern))
+		for _, path := range paths {
+			if filepath.Base(path) == "audit.log" {
+				continue
+			}
+			text, err := os.ReadFile(path)
+			if err != nil {
+				continue
+			}
+			fmt.Printf("---- the end of %s\n%s\n", path, process.Tail(string(text), lines))
+		}
+	}
 }
 
 // playCloud starts this program as the first process of new namespaces.
@@ -78,64 +99,42 @@ func playCloud(ctx context.Context, o options) error {
 	cmd := exec.Command("/proc/self/exe", append([]string{roleCloud}, os.Args[1:]...)...)
 	cmd.Args = append(cmd.Args, "-dir="+o.dir, "-bin="+o.bin)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
-	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
 	cloud, err := process.Start(cmd)
 	if err != nil {
 		return fmt.Errorf("make namespaces: %w", err)
 	}
 	select {
 	case <-cloud.Done():
+		return cloud.Wait()
 	case <-ctx.Done():
-		if err := cloud.Stop(20 * time.Second); err != nil {
-			return err
-		}
+		// It says where it was, and is ended if it can't.
+		return errors.Join(context.Cause(ctx), cloud.Stop(20*time.Second))
 	}
-	return cloud.Wait()
 }
 
 // lock keeps two runs from using the same folders and cgroups. The file also says which
 // directories have to be removed, for a run that comes after one that was killed.
 func lock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	for {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
+		if err != nil {
+			return nil, err
+		}
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("another run holds %s: %w", path, err)
+		}
+		// Who held it may have removed it in between.
+		mine, err := f.Stat()
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		if now, err := os.Stat(path); err == nil && os.SameFile(mine, now) {
+			return f, nil
+		}
 		f.Close()
-		return nil, fmt.Errorf("another run holds %s: %w", path, err)
 	}
-	return f, nil
-}
-
-func installPackages(ctx context.Context) error {
-	var missing []string
-	for program, name := range packages {
-		if _, err := exec.LookPath(program); err != nil {
-			missing = append(missing, name)
-		}
-	}
-	if _, err := os.Stat(filepath.Join(cniPlugins, "bridge")); err != nil {
-		missing = append(missing, "containernetworking-plugins")
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	slices.Sort(missing)
-	fmt.Println("installing", strings.Join(missing, " "))
-	for _, args := range [][]string{
-		{"update", "-q"},
-		append([]string{"install", "-qy", "--no-install-recommends"}, missing...),
-	} {
-		cmd := exec.CommandContext(ctx, "apt-get", args...)
-		// In single user mode a package's services are not started.
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("apt-get %s: %w\n%s", args[0], err, out)
-		}
-	}
-	return nil
 }
 
 // makeMountPoints makes the directories that a node mounts its own over, and notes
@@ -173,72 +172,4 @@ func removeMountPoints(journal *os.File) error {
 		}
 	}
 	return journal.Truncate(0)
-}
-
-// cgroupRoots are the mount points of version 1's hierarchies, or the one of version 2.
-func cgroupRoots() []string {
-	const root = "/sys/fs/cgroup"
-	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err == nil {
-		return []string{root}
-	}
-	entries, err := os.ReadDir(root)
-	if err != nil {
-		return nil
-	}
-	var roots []string
-	for _, entry := range entries {
-		path := filepath.Join(root, entry.Name())
-		if _, err := os.Stat(filepath.Join(path, "cgroup.procs")); err == nil && entry.IsDir() {
-			roots = append(roots, path)
-		}
-	}
-	return roots
-}
-
-func makeCgroups() error {
-	for _, root := range cgroupRoots() {
-		if err := os.Mkdir(filepath.Join(root, cgroupName), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
-	return nil
-}
-
-// removeCgroups removes the cgroups of all Pods. The kernel takes a moment to see
-// that the last process has gone.
-func removeCgroups() error {
-	for _, root := range cgroupRoots() {
-		top := filepath.Join(root, cgroupName)
-		deadline := time.Now().Add(10 * time.Second)
-		for {
-			err := removeTree(top)
-			if err == nil {
-				break
-			}
-			if time.Now().After(deadline) {
-				return fmt.Errorf("remove cgroups: %w", err)
-			}
-			time.Sleep(50 * time.Millisecond)
-		}
-	}
-	return nil
-}
-
-// removeTree removes directories only, as the files of a cgroup can't be removed.
-func removeTree(path string) error {
-	entries, err := os.ReadDir(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, entry := range entries {
-		if entry.IsDir() {
-			if err := removeTree(filepath.Join(path, entry.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	return syscall.Rmdir(path)
 }

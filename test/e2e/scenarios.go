@@ -9,8 +9,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 var (
@@ -28,8 +29,11 @@ var (
 type world struct {
 	*cloud
 	*node
-	pods []string // namespace/name of all Pods on the node
-	lost loss     // how the cloud was lost last
+	pods      []string // namespace/name of all Pods on the node
+	lost      loss     // how the cloud was lost last
+	installed bool     // edge-hub is
+	applied   bool     // the Pods are
+	before    []string // files of the node before it was
 }
 
 func (w *world) cut(how loss) error {
@@ -44,27 +48,36 @@ type scenario struct {
 	run  func(context.Context, *world) (details string, err error)
 }
 
-var scenarios = []scenario{
-	{"policy: applied, restarted, cached", policyStory},
-	{"what containers are told", told},
-	{"trust", trust},
-	{"unplugged: containers crash", without(unplugged, (*world).crashContainers)},
-	{"unplugged: sandboxes restart", without(unplugged, (*world).crashSandboxes)},
-	{"unplugged: kubelet restarts", without(unplugged, restartService("kubelet"))},
-	{"unplugged: containerd restarts", without(unplugged, restartService("containerd"))},
-	{"unplugged: edge-hub is killed", without(unplugged, (*world).killHub)},
-	{"unplugged: node reboots", without(unplugged, reboot(true))},
-	{"unplugged: node reboots without the address", without(unplugged, reboot(false))},
-	{"silent loss: containers crash", without(silent, (*world).crashContainers)},
-	{"loud loss: containers crash", without(loud, (*world).crashContainers)},
-	{"silent loss: node reboots", without(silent, reboot(true))},
-	{"silent loss: node reboots without the address", without(silent, reboot(false))},
-	{"loud loss: node reboots", without(loud, reboot(true))},
-	{"link flaps 50 times", flap},
-	{"return: changes of the cloud arrive", changesArrive},
-	{"return: requests are bounded", returnIsBounded},
-	{"one of two apiservers refuses", twoServers},
-	{"unplugged before the cache is warm", coldCache},
+// needed is how many of the first scenarios the others need.
+const needed = 1
+
+func scenariosOf(o options) []scenario {
+	return []scenario{
+		{"policy: applied, restarted, cached", policyStory},
+		{"what containers are told", told},
+		{"trust", trust},
+		{"unplugged: containers crash", failOver(unplugged, (*world).crashContainers)},
+		{"unplugged: sandboxes restart", without(unplugged, (*world).crashSandboxes)},
+		{"unplugged: kubelet restarts", without(unplugged, restartService("kubelet"))},
+		{"unplugged: containerd restarts", without(unplugged, restartService("containerd"))},
+		{"unplugged: edge-hub is killed", without(unplugged, (*world).killHub)},
+		{"unplugged: node reboots", without(unplugged, reboot(true))},
+		{"unplugged: node reboots without the address", without(unplugged, reboot(false))},
+		{"unplugged: longer than tokens are said to last", hoursLater},
+		{"silent loss: containers crash", failOver(silent, (*world).crashContainers)},
+		{"silent loss: edge-hub is killed", without(silent, (*world).killHub)},
+		{"silent loss: node reboots without the address", without(silent, reboot(false))},
+		{"silent loss: longer than the cloud waits", longOutage},
+		{"loud loss: containers crash", failOver(loud, (*world).crashContainers)},
+		{"loud loss: edge-hub is killed", without(loud, (*world).killHub)},
+		{"loud loss: node reboots", without(loud, reboot(true))},
+		{"link flaps 50 times", flap},
+		{"return: changes of the cloud arrive", changesArrive},
+		{"silent loss: node reboots; requests of the return", returnIsBounded},
+		{"one of two apiservers is killed", twoServers(o)},
+		{"unplugged before the cache is warm", coldCache},
+		{"uninstall", uninstall},
+	}
 }
 
 // without makes a scenario of something that happens while the cloud is away.
@@ -73,16 +86,21 @@ func without(how loss, happens func(*world, context.Context) (string, error)) fu
 		if err := w.cut(how); err != nil {
 			return "", err
 		}
-		details, err := happens(w, ctx)
-		if err != nil {
-			return "", err
-		}
-		begin := time.Now()
-		if err := w.settle(ctx); err != nil {
-			return "", fmt.Errorf("after the return: %w", err)
-		}
-		return fmt.Sprintf("%s; all is well %.1f s after the return", details, time.Since(begin).Seconds()), nil
+		return w.afterLoss(ctx, happens)
 	}
+}
+
+// afterLoss lets something happen, and then the cloud return.
+func (w *world) afterLoss(ctx context.Context, happens func(*world, context.Context) (string, error)) (string, error) {
+	details, err := happens(w, ctx)
+	if err != nil {
+		return "", err
+	}
+	begin := time.Now()
+	if err := w.settle(ctx); err != nil {
+		return "", fmt.Errorf("after the return: %w", err)
+	}
+	return fmt.Sprintf("%s; all is well %s after the return", details, seconds(time.Since(begin))), nil
 }
 
 func runScenarios(ctx context.Context, o options, c *cloud) error {
@@ -90,18 +108,21 @@ func runScenarios(ctx context.Context, o options, c *cloud) error {
 	if err != nil {
 		return err
 	}
+	start := time.Now()
 	only := regexp.MustCompile(o.only)
 	var failed []error
-	for i, s := range scenarios {
-		// The others need the policy of the first.
-		if i > 0 && !only.MatchString(s.name) {
+	ran := 0
+	for i, s := range scenariosOf(o) {
+		if i >= needed && !only.MatchString(s.name) {
 			continue
 		}
 		begin := time.Now()
 		details, err := s.run(ctx, w)
 		if ctx.Err() != nil {
-			return ctx.Err()
+			say("STOPPED "+s.name, begin, "")
+			return errors.Join(append(failed, context.Cause(ctx))...)
 		}
+		ran++
 		if err != nil {
 			say("FAIL "+s.name, begin, err.Error())
 			failed = append(failed, fmt.Errorf("%s: %w", s.name, err))
@@ -112,6 +133,7 @@ func runScenarios(ctx context.Context, o options, c *cloud) error {
 		}
 		say("ok   "+s.name, begin, details)
 	}
+	say("scenarios", start, fmt.Sprintf("%d of %d are well", ran-len(failed), ran))
 	return errors.Join(failed...)
 }
 
@@ -122,25 +144,27 @@ func setUp(ctx context.Context, o options, c *cloud) (*world, error) {
 	if err := w.prepare(c); err != nil {
 		return nil, err
 	}
-	if err := w.boot(true, true); err != nil {
+	if err := w.boot(true); err != nil {
 		return nil, err
 	}
 	if err := w.load(ctx, images(o.bin)); err != nil {
 		return nil, err
 	}
-	if err := w.join(ctx, c); err != nil {
+	if err := eventually(ctx, 2*time.Minute, func() error { return c.nodeReady(ctx) }); err != nil {
 		return nil, err
 	}
 	say("node", begin, "containerd, kubelet; the node is ready")
 
 	begin = time.Now()
-	if err := w.installHub(ctx, c); err != nil {
+	var err error
+	if w.before, err = w.files(); err != nil {
 		return nil, err
 	}
-	if err := eventually(ctx, time.Minute, func() error { return w.nodeReady(ctx) }); err != nil {
+	details, err := w.install(ctx)
+	if err != nil {
 		return nil, err
 	}
-	say("edge-hub", begin, "static Pod with its certificates, in front of the kubelet")
+	say("ok   install", begin, details)
 
 	begin = time.Now()
 	if err := c.apply(machineCRD); err != nil {
@@ -159,9 +183,7 @@ func setUp(ctx context.Context, o options, c *cloud) (*world, error) {
 	if err := c.apply(fill(appsManifest, "ADVERTISED", advertisedAddress)); err != nil {
 		return nil, err
 	}
-	if err := eventually(ctx, 3*time.Minute, func() error { return c.podsReady(ctx) }); err != nil {
-		return nil, err
-	}
+	w.applied = true
 	if err := w.settle(ctx); err != nil {
 		return nil, err
 	}
@@ -184,15 +206,15 @@ func images(bin string) []image {
 	}
 }
 
-// settle brings the link back and waits until the cloud knows how the node is: every
-// Pod is ready with the containers that it has now.
+// settle brings the link back and waits until the node is really back: the hub reaches
+// kube-apiserver, the kubelet has renewed its Lease since, and the cloud knows of the Pods
+// what the kubelet knows.
 func (w *world) settle(ctx context.Context) error {
 	if err := mend(); err != nil {
 		return err
 	}
-	if err := eventually(ctx, 2*time.Minute, func() error {
-		return errors.Join(w.nodeReady(ctx), w.podsReady(ctx), w.statusConverged(ctx))
-	}); err != nil {
+	mended := time.Now()
+	if err := eventually(ctx, 2*time.Minute, func() error { return w.back(ctx, mended) }); err != nil {
 		return err
 	}
 	pods, err := w.cloud.pods(ctx)
@@ -200,23 +222,64 @@ func (w *world) settle(ctx context.Context) error {
 	return err
 }
 
-// statusConverged compares what the cloud says of the Pods' containers with those that
-// run on the node.
+// back reports what is missing until a node is back that was away before a time.
+func (w *world) back(ctx context.Context, mended time.Time) error {
+	if up, err := w.metric("edgehub_upstream_up", ""); w.installed && (err != nil || up != 1) {
+		return errors.Join(fmt.Errorf("edgehub_upstream_up is %v", up), err)
+	}
+	if err := errors.Join(w.leaseRenewedSince(ctx, mended), w.nodeReady(ctx)); err != nil {
+		return err
+	}
+	if w.applied {
+		if err := w.podsReady(ctx); err != nil {
+			return err
+		}
+	}
+	return w.statusConverged(ctx)
+}
+
+// leaseRenewedSince reports whether the kubelet has reached the cloud since.
+func (c *cloud) leaseRenewedSince(ctx context.Context, since time.Time) error {
+	lease, err := c.client.CoordinationV1().Leases("kube-node-lease").Get(ctx, nodeName, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	if renewed := lease.Spec.RenewTime; renewed == nil || !renewed.After(since) {
+		return fmt.Errorf("the Lease was renewed at %v, and not since %v", renewed, since)
+	}
+	return nil
+}
+
+// statusConverged compares what the cloud says of the Pods with what the kubelet says of
+// them, and with the containers that run.
 func (w *world) statusConverged(ctx context.Context) error {
 	pods, err := w.cloud.pods(ctx)
 	if err != nil {
 		return err
 	}
-	tasks, err := w.node.run("ctr", "--address=/run/containerd/containerd.sock", "--namespace=k8s.io", "tasks", "list", "--quiet")
+	kubelet, err := w.kubeletPods()
+	if err != nil {
+		return err
+	}
+	tasks, err := w.ctr("tasks", "list", "--quiet")
 	if err != nil {
 		return err
 	}
 	for name, pod := range pods {
-		for _, container := range pod.Status.ContainerStatuses {
-			id := strings.TrimPrefix(container.ContainerID, "containerd://")
-			if id == "" || !strings.Contains(tasks, id) {
-				return fmt.Errorf("%s has status of a container %q that does not run", name, id)
-			}
+		known := kubelet[name]
+		switch {
+		case known == nil:
+			return fmt.Errorf("the kubelet does not know %s", name)
+		case isReady(known) != isReady(pod):
+			return fmt.Errorf("%s is ready: %t for the kubelet, %t for the cloud", name, isReady(known), isReady(pod))
+		}
+		if err := errors.Join(running(pod, tasks), running(known, tasks)); err != nil {
+			return err
+		}
+	}
+	for name := range kubelet {
+		if pods[name] == nil {
+			return fmt.Errorf("%s has gone from the cloud, and not from the node", name)
 		}
 	}
 	return nil

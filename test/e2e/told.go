@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -47,16 +50,40 @@ func told(ctx context.Context, w *world) (string, error) {
 	return fmt.Sprintf("%d containers have the hub's address in their environment", containers), nil
 }
 
-// trust connects to the hub by every name that a Pod may use, with the CA that Pods
-// have.
+// trust asks from within a Pod, with the CA that is mounted there and the Pod's token,
+// at the hub's address and at the ClusterIP, by every name that a Pod may use.
 func trust(_ context.Context, w *world) (string, error) {
-	names := []string{hubAddress, "10.96.0.1", "kubernetes", "kubernetes.default",
+	pid, err := w.anyOf("edge-app")
+	if err != nil {
+		return "", err
+	}
+	c, err := callerIn(pid, "edge-app")
+	if err != nil {
+		return "", err
+	}
+	names := []string{hubAddress, serviceAddress, "kubernetes", "kubernetes.default",
 		"kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
-	for _, name := range names {
-		if _, err := w.node.run("curl", "--silent", "--show-error", "--max-time", "5", "--cacert", caFile,
-			"--connect-to", "::"+hubAddress+":10268", "https://"+name+"/version"); err != nil {
-			return "", err
+	asked := 0
+	for _, at := range []string{hubAddress + ":10268", serviceAddress + ":443"} {
+		for _, name := range names {
+			client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+				DialContext: dialFrom(pid), DisableKeepAlives: true,
+				TLSClientConfig: &tls.Config{RootCAs: c.authority, ServerName: name, MinVersion: tls.VersionTLS12},
+			}}
+			if _, err := read(client, "https://"+at+configPath, c.header); err != nil {
+				return "", fmt.Errorf("%s at %s: %w", name, at, err)
+			}
+			asked++
 		}
 	}
-	return fmt.Sprintf("its certificate is valid for %s", strings.Join(names, ", ")), nil
+	return fmt.Sprintf("%d times from a Pod with its own CA and token, at %s and %s: %s", asked, hubAddress, serviceAddress, strings.Join(names, ", ")), nil
+}
+
+// anyOf is a process of a program of the node's.
+func (n *node) anyOf(program string) (int, error) {
+	pids := n.pids(program)
+	if len(pids) == 0 {
+		return 0, fmt.Errorf("no process %s on the node", program)
+	}
+	return pids[0], nil
 }
