@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -80,13 +81,18 @@ func setClock(pid int, ahead time.Duration) error {
 	return errors.New("the kernel maps no clock_gettime that is known")
 }
 
-// setClocks sets the clock of the node's processes, and of those that it starts until
-// stop is called, which sets them right.
+// clocked are the programs whose clock is set. What containerd writes down about
+// containers would be in the future when the clock is right again, and the kubelet would
+// take it for the newest.
+var clocked = []string{"kubelet", "edge-hub", "kube-proxy", "edge-app", "controller-app", "volume-app"}
+
+// setClocks sets the clock of the node's programs, and of those that it starts until stop
+// is called, which sets them right.
 func (n *node) setClocks(ctx context.Context, ahead time.Duration) (stop func() error, err error) {
 	if runtime.GOARCH != "amd64" {
 		return nil, errNoClock
 	}
-	k := &clockKeeper{init: n.init.PID(), ahead: ahead, set: map[int]string{}}
+	k := &clockKeeper{init: n.init.PID(), ahead: ahead, set: map[int]bool{}}
 	if err := eventually(ctx, 5*time.Second, k.keep); err != nil {
 		return nil, err
 	}
@@ -112,20 +118,19 @@ func (n *node) setClocks(ctx context.Context, ahead time.Duration) (stop func() 
 type clockKeeper struct {
 	init  int
 	ahead time.Duration
-	set   map[int]string // by process, what it ran then
+	set   map[int]bool
 }
 
 func (k *clockKeeper) keep() (failed error) {
 	for pid, name := range processes(k.init) {
-		// What is of C, and ends at once, is left alone.
-		if k.set[pid] == name || name == "sh" || name == "ip" || strings.HasPrefix(name, "runc") || strings.Contains(name, "tables") {
+		if !slices.Contains(clocked, name) || k.set[pid] {
 			continue
 		}
 		if err := setClock(pid, k.ahead); err != nil {
 			failed = fmt.Errorf("set the clock of %s: %w", name, err)
 			continue
 		}
-		k.set[pid] = name
+		k.set[pid] = true
 	}
 	return failed
 }

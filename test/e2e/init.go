@@ -52,7 +52,7 @@ func (m machine) services() []service {
 		{"containerd", []string{m.Containerd, "--config=/etc/kubernetes/containerd.toml"}},
 		{"kubelet", []string{
 			m.Kubelet,
-			"--config=/etc/kubernetes/kubelet.yaml",
+			"--config=/var/lib/kubelet/config.yaml",
 			"--kubeconfig=/etc/kubernetes/kubelet.conf",
 			"--hostname-override=" + nodeName,
 			"--node-ip=" + nodeAddress,

@@ -47,7 +47,7 @@ func (n *node) prepare(c *cloud) error {
 		kubeletPEM:                        string(slices.Concat(kubelet.CertData, kubelet.KeyData)),
 		"/etc/kubernetes/containerd.toml": fill(containerdConfig, "PAUSE", reference("pause")),
 		"/etc/cni/net.d/10-edge.conflist": cniConfig,
-		"/etc/kubernetes/kubelet.yaml":    fill(kubeletConfig, "CGROUP", cgroupName),
+		"/var/lib/kubelet/config.yaml":    fill(kubeletConfig, "CGROUP", cgroupName),
 		"/etc/kubernetes/kubelet.conf":    fill(kubeletKubeconfig, "SERVER", c.serverURL()),
 	}
 	for path, content := range files {

@@ -84,7 +84,7 @@ func (n *node) lineSince(pod, text string, since moment) (found string, err erro
 	for _, log := range n.podLogs(namespace, name) {
 		if err := scan(log, since, func(line string) {
 			at, rest, _ := strings.Cut(line, " ") // the format of CRI's logs: time, stream, tag, text
-			if t, err := time.Parse(time.RFC3339Nano, at); err == nil && t.Add(-n.ahead).After(since.Time) && strings.Contains(rest, text) {
+			if t, err := time.Parse(time.RFC3339Nano, at); err == nil && t.After(since.Time) && strings.Contains(rest, text) {
 				if words := strings.SplitN(rest, " ", 3); len(words) == 3 {
 					found = words[2]
 				}

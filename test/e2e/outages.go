@@ -143,7 +143,7 @@ func (c *cloud) hubNode(ctx context.Context) (*v1alpha1.EdgeHubNode, error) {
 }
 
 // hoursLater is an outage that takes longer than the hour that Pods' tokens are said to
-// be good for. For every process of the node two hours have passed.
+// be good for. For the kubelet, the hub and the Pods two hours have passed.
 func hoursLater(ctx context.Context, w *world) (string, error) {
 	const ahead = 2 * time.Hour
 	if err := w.cut(unplugged); err != nil {
@@ -189,7 +189,8 @@ func hoursLater(ctx context.Context, w *world) (string, error) {
 		return "", err
 	}
 	replayed, err := w.replayed()
-	if err := errors.Join(err, right()); err != nil {
+	// A kubelet whose clock went back would wait until its containers' times have come.
+	if err := errors.Join(err, right(), w.kill("kubelet")); err != nil {
 		return "", err
 	}
 	settled := time.Now()
