@@ -76,22 +76,37 @@ func tidy(o options, failed bool) error {
 	}
 }
 
-// printLogs prints the end of every log.
+// printLogs prints the end of every log, and of the newest of the hub's.
 func printLogs(dir string) {
-	const lines = 25
-	for _, pattern := range []string{"operator.log", "cloud/*.log", "node/log/*.log", "node/var/log/pods/kube-system_edge-hub-*/*/*.log"} {
-		paths, _ := filepath.Glob(filepath.Join(dir, pattern))
-		for _, path := range paths {
-			if filepath.Base(path) == "audit.log" {
-				continue
-			}
-			text, err := os.ReadFile(path)
-			if err != nil {
-				continue
-			}
-			fmt.Printf("---- the end of %s\n%s\n", path, process.Tail(string(text), lines))
+	const lines, width = 25, 400
+	var paths []string
+	for _, pattern := range []string{"operator.log", "cloud/*.log", "node/log/*.log"} {
+		found, _ := filepath.Glob(filepath.Join(dir, pattern))
+		paths = append(paths, found...)
+	}
+	hub, _ := filepath.Glob(filepath.Join(dir, "node/var/log/pods/kube-system_edge-hub-*/*/*.log"))
+	if len(hub) > 0 {
+		paths = append(paths, slices.MaxFunc(hub, func(a, b string) int { return modified(a).Compare(modified(b)) }))
+	}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		fmt.Println("---- the end of", path)
+		for line := range strings.Lines(process.Tail(string(text), lines)) {
+			line = strings.TrimSuffix(line, "\n")
+			fmt.Println(line[:min(width, len(line))])
 		}
 	}
+}
+
+func modified(path string) time.Time {
+	info, err := os.Stat(path)
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime()
 }
 
 // playCloud starts this program as the first process of new namespaces.
