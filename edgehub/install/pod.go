@@ -69,7 +69,8 @@ func (o *Options) pod(k *kubelet) ([]byte, error) {
 					Requests: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")},
 					Limits:   corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("256Mi")},
 				},
-				ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
+				// The default of 10 s is as long as all the rest of a reboot.
+				ReadinessProbe: &corev1.Probe{PeriodSeconds: 2, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
 					Host: "127.0.0.1", Path: "/readyz", Port: intstr.FromInt32(10267),
 				}}},
 			}},
