@@ -71,11 +71,9 @@ func (w *world) install(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	begin := time.Now()
 	if _, err := w.hub(w.installArgs()...); err != nil {
 		return "", err
 	}
-	took := time.Since(begin)
 	if err := w.kill("kubelet"); err != nil {
 		return "", err
 	}
@@ -83,7 +81,7 @@ func (w *world) install(ctx context.Context) (string, error) {
 	if err := w.settle(ctx); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("preflight finds %d things good; install was killed %d times, and took %s then; the node is ready behind the hub", findings, kills, seconds(took)), nil
+	return fmt.Sprintf("preflight finds %d things good; install was killed %d times and converges; the node is ready behind the hub", findings, kills), nil
 }
 
 // killedAtEachLine runs a subcommand until it ends by itself.

@@ -63,10 +63,15 @@ func (n *node) prepare(c *cloud) error {
 	return nil
 }
 
+// nodeReady reports whether the cloud calls the node ready and has taken back what it
+// did when the node was away.
 func (c *cloud) nodeReady(ctx context.Context) error {
 	node, err := c.client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
 	if err != nil {
 		return err
+	}
+	if len(node.Spec.Taints) > 0 {
+		return fmt.Errorf("node %s is tainted: %v", nodeName, node.Spec.Taints)
 	}
 	for _, condition := range node.Status.Conditions {
 		if condition.Type == corev1.NodeReady && condition.Status == corev1.ConditionTrue {

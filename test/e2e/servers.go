@@ -45,6 +45,10 @@ func twoServers(o options) func(context.Context, *world) (string, error) {
 			}
 			times = append(times, step.what+" "+seconds(took))
 		}
+		moved, err := s.watchesMove(ctx)
+		if err != nil {
+			return "", err
+		}
 		if err := w.settle(ctx); err != nil {
 			return "", err
 		}
@@ -55,8 +59,25 @@ func twoServers(o options) func(context.Context, *world) (string, error) {
 			return "", err
 		}
 		_, err = w.changeGreeting(ctx, greeting)
-		return strings.Join(times, ", ") + "; no request failed", err
+		return fmt.Sprintf("%s, and has the first watch %s later; no request failed", strings.Join(times, ", "), seconds(moved)), err
 	}
+}
+
+// watchesMove waits until a watch comes to the first kube-apiserver.
+func (s *servers) watchesMove(ctx context.Context) (time.Duration, error) {
+	begin := time.Now()
+	since, err := s.w.count()
+	if err != nil {
+		return 0, err
+	}
+	err = eventually(ctx, 2*time.Minute, func() error {
+		r, err := since.at(0)
+		if err == nil && r.watches == 0 {
+			err = errors.New("no watch has moved to the kube-apiserver that returned")
+		}
+		return err
+	})
+	return time.Since(begin), err
 }
 
 type servers struct {
