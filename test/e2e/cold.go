@@ -56,7 +56,7 @@ func coldCache(ctx context.Context, w *world) (string, error) {
 	reason := "" // as the Pods print it
 	if err := eventually(ctx, time.Minute, func() error {
 		for _, pod := range cold {
-			line, err := w.lineSince(pod, "unreachable", begin)
+			line, err := w.lineSince(pod, "reachable", begin)
 			if err != nil {
 				return err
 			}

@@ -32,21 +32,21 @@ func (n *node) hubKilled(lines int, args ...string) (killed bool, err error) {
 	if err := cmd.Start(); err != nil {
 		return false, err
 	}
-	late := time.AfterFunc(commandLimit, func() { _ = cmd.Process.Kill() })
+	end := func() bool { // nsenter ends with its child
+		pids := slices.Collect(maps.Keys(processes(cmd.Process.Pid)))
+		err = kill(pids...)
+		return len(pids) > 0
+	}
+	late := time.AfterFunc(commandLimit, func() { end() })
 	defer late.Stop()
 	scanner := bufio.NewScanner(out)
 	for i := 0; i < lines && scanner.Scan(); i++ {
 	}
-	for pid := range processes(cmd.Process.Pid) { // of nsenter
-		killed = true
-		if err := kill(pid); err != nil {
-			return true, err
-		}
-	}
+	killed = end()
 	for scanner.Scan() { // so that Wait may close it
 	}
 	_ = cmd.Wait() // what it says is known
-	return killed, nil
+	return killed, err
 }
 
 func (w *world) installArgs() []string {
@@ -116,14 +116,17 @@ func uninstall(ctx context.Context, w *world) (string, error) {
 	}); err != nil {
 		return "", err
 	}
-	kills, err := w.killedAtEachLine("uninstall", "--kubelet-restarted")
-	if err != nil {
-		return "", err
-	}
-	for range 2 {
-		if _, err := w.hub("uninstall", "--kubelet-restarted"); err != nil {
-			return "", err
+	// Once the manifest is gone it waits for half a minute each time.
+	kills := 0
+	for _, lines := range []int{1, 2, 7} {
+		killed, err := w.hubKilled(lines, "uninstall", "--kubelet-restarted")
+		if err != nil || !killed {
+			return "", errors.Join(fmt.Errorf("uninstall could not be killed after %d lines", lines), err)
 		}
+		kills++
+	}
+	if _, err := w.hub("uninstall", "--kubelet-restarted"); err != nil {
+		return "", err
 	}
 	w.installed = false
 	begin := time.Now()
