@@ -205,7 +205,7 @@ func returnIsBounded(ctx context.Context, w *world) (string, error) {
 	}
 	// Ten Pods with their kubelet: lists and watches anew, and what a minute takes. The
 	// hub asks each of two kube-apiservers for its health every second.
-	const watches, others, probes = 100, 200, 2 * 75
+	const watches, others, probes = 150, 200, 2 * 75
 	if r.watches > watches || r.others > others || r.probes > probes {
 		return "", fmt.Errorf("%d watches, %d other requests, and %d for the health in the first minute, more than %d, %d and %d: %s",
 			r.watches, r.others, r.probes, watches, others, probes, r.most(10))
