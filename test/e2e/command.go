@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 )
@@ -13,7 +15,9 @@ import (
 const commandLimit = time.Minute
 
 // output runs a command and returns what it prints.
-func output(cmd *exec.Cmd) (string, error) {
+func output(cmd *exec.Cmd) (string, error) { return outputWithin(commandLimit, cmd) }
+
+func outputWithin(limit time.Duration, cmd *exec.Cmd) (string, error) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = time.Second
@@ -21,16 +25,19 @@ func output(cmd *exec.Cmd) (string, error) {
 	if err := cmd.Start(); err != nil {
 		return "", fmt.Errorf("%s: %w", what, err)
 	}
-	late := time.AfterFunc(commandLimit, func() { _ = cmd.Process.Kill() })
+	late := time.AfterFunc(limit, func() { _ = kill(append(below(cmd.Process.Pid), cmd.Process.Pid)...) })
 	err := cmd.Wait()
 	if !late.Stop() {
-		err = fmt.Errorf("not within %s: %w", commandLimit, err)
+		err = fmt.Errorf("not within %s: %w", limit, err)
 	}
 	if err != nil {
 		return out.String(), fmt.Errorf("%s: %w\n%s", what, err, out.String())
 	}
 	return out.String(), nil
 }
+
+// below are the processes that one has started, as nsenter starts what it runs.
+func below(pid int) []int { return slices.Collect(maps.Keys(processes(pid))) }
 
 // command runs commands whose words are separated by single spaces.
 func command(lines ...string) error {

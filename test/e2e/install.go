@@ -18,8 +18,12 @@ import (
 
 // hub runs a subcommand of edge-hub on the node, as an administrator does.
 func (n *node) hub(args ...string) (string, error) {
-	return n.run(append([]string{filepath.Join(n.bin, "edge-hub")}, args...)...)
+	return outputWithin(hubLimit, n.command(append([]string{filepath.Join(n.bin, "edge-hub")}, args...)...))
 }
+
+// hubLimit is for a command that waits for the kubelet, which takes two minutes to end a
+// Pod that it was just about to start.
+const hubLimit = 4 * time.Minute
 
 // hubKilled runs a subcommand and kills it -9 once it has printed so many lines. It
 // reports whether it was killed: one with no more to say ends by itself.
@@ -33,11 +37,11 @@ func (n *node) hubKilled(lines int, args ...string) (killed bool, err error) {
 		return false, err
 	}
 	end := func() bool { // nsenter ends with its child
-		pids := slices.Collect(maps.Keys(processes(cmd.Process.Pid)))
+		pids := below(cmd.Process.Pid)
 		err = kill(pids...)
 		return len(pids) > 0
 	}
-	late := time.AfterFunc(commandLimit, func() { end() })
+	late := time.AfterFunc(hubLimit, func() { end() })
 	defer late.Stop()
 	scanner := bufio.NewScanner(out)
 	for i := 0; i < lines && scanner.Scan(); i++ {
@@ -107,13 +111,7 @@ func uninstall(ctx context.Context, w *world) (string, error) {
 	if out, err := w.hub("uninstall"); err == nil || !strings.Contains(out, "restart the kubelet") {
 		return "", fmt.Errorf("uninstall does not ask for a restart of the kubelet: %s, %w", out, err)
 	}
-	restarted := time.Now()
-	if err := w.kill("kubelet"); err != nil {
-		return "", err
-	}
-	if err := eventually(ctx, time.Minute, func() error {
-		return errors.Join(w.kubeletHealthy(), w.leaseRenewedSince(ctx, restarted))
-	}); err != nil {
+	if err := errors.Join(w.kill("kubelet"), w.settle(ctx)); err != nil {
 		return "", err
 	}
 	// Once the manifest is gone it waits for half a minute each time.
