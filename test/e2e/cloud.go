@@ -80,7 +80,9 @@ func (c *cloud) startSecond(ctx context.Context, o options) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(c.secondArgs[0], c.secondArgs[1:]...)
+	// A kube-apiserver's identity, and its Lease, comes from the host's name.
+	cmd := exec.Command("/bin/sh", append([]string{"-c", `echo second >/proc/sys/kernel/hostname && exec "$@"`, "sh"}, c.secondArgs...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUTS}
 	cmd.Stdout, cmd.Stderr = log, log
 	if c.second, err = process.Start(cmd); err != nil {
 		return err

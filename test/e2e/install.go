@@ -154,13 +154,23 @@ func (w *world) withoutHub(ctx context.Context, begin time.Time, kills int) (str
 	if err := publish(); err != nil {
 		return "", err
 	}
-	if err := w.kubectl("delete", "pods", "--all-namespaces", "--all", "--wait=false"); err != nil {
-		return "", err
+	// Who comes before kube-proxy waits half a minute.
+	for _, args := range [][]string{
+		{"-n", "kube-system", "delete", "pods", "--all"},
+		{"-n", "kube-system", "rollout", "status", "daemonset/kube-proxy", "--timeout=50s"},
+		{"-n", "e2e", "delete", "pods", "--all", "--wait=false"},
+	} {
+		if err := w.kubectl(args...); err != nil {
+			return "", err
+		}
 	}
 	if err := eventually(ctx, 2*time.Minute, func() error {
 		pods, err := w.cloud.pods(ctx)
 		if err != nil {
 			return err
+		}
+		if pods["kube-system/"+hubPods+nodeName] != nil {
+			return errors.New("the mirror Pod is still there")
 		}
 		for name, pod := range pods {
 			if pod.CreationTimestamp.Before(&metav1.Time{Time: begin.Truncate(time.Second)}) {

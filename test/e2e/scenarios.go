@@ -180,7 +180,7 @@ func setUp(ctx context.Context, o options, c *cloud) (*world, error) {
 	if err := c.kubectl("-n", "kube-system", "rollout", "status", "daemonset/kube-proxy", "--timeout=60s"); err != nil {
 		return nil, err
 	}
-	if err := c.apply(fill(appsManifest, "ADVERTISED", advertisedAddress)); err != nil {
+	if err := c.apply(fill(appsManifest, "ADVERTISED", advertisedAddress, "PORT", c.port())); err != nil {
 		return nil, err
 	}
 	w.applied = true
