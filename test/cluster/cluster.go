@@ -270,9 +270,15 @@ func (c *Cluster) Kill() error {
 func (c *Cluster) Restart(ctx context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, p := range c.components {
+	for i, p := range c.components {
 		if p.running() {
 			continue
+		}
+		if p.name == controllerManager || p.name == scheduler {
+			// They end if kube-apiserver is not there within ten seconds.
+			if err := c.await(ctx, c.components[:i], c.readyz); err != nil {
+				return err
+			}
 		}
 		if err := p.start(); err != nil {
 			return err

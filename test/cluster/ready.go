@@ -12,12 +12,18 @@ import (
 
 // waitReady waits until the control plane serves, a component ends, or ctx does.
 func (c *Cluster) waitReady(ctx context.Context) error {
+	return c.await(ctx, c.components, c.ready)
+}
+
+// await waits until ready finds nothing missing, one of the components ends, or ctx
+// does.
+func (c *Cluster) await(ctx context.Context, components []*component, ready func(context.Context) error) error {
 	for {
-		err := c.ready(ctx)
+		err := ready(ctx)
 		if err == nil {
 			return nil
 		}
-		for _, p := range c.components {
+		for _, p := range components {
 			if err := p.crashed(); err != nil {
 				return err
 			}
