@@ -31,7 +31,7 @@ const (
 const (
 	// maxWants bounds the views that are known to be missing.
 	maxWants = 10000
-	// maxOverflowed bounds the holders that are known to miss more.
+	// maxOverflowed bounds the agents and namespaces that are known to miss more.
 	maxOverflowed = 1000
 	// idleMinutes is for how long nobody may watch a view whose list is missing
 	// before nobody is taken to depend on it: a client that lives watches again
@@ -44,8 +44,8 @@ const (
 type demand struct {
 	mu         sync.Mutex
 	wants      map[string]*want     // by the view's file
-	overflowed map[string]bool      // holders that miss more than there is room for in wants
-	relists    map[string]int64     // watches that were ended, by holder
+	overflowed map[string]bool      // pairs that miss more than there is room for in wants
+	relists    map[string]int64     // watches that were ended, by pair
 	behindAt   map[string]time.Time // when a view that is behind was last listed again
 	nextBehind time.Time            // before that none is
 	changed    bool                 // since it was saved
@@ -85,8 +85,8 @@ func (d *demand) want(file string) *want {
 	w := d.wants[file]
 	if w == nil {
 		if len(d.wants) >= maxWants {
-			if holder := holderOfFile(file); len(d.overflowed) < maxOverflowed && !d.overflowed[holder] {
-				d.overflowed[holder], d.changed = true, true
+			if pair := pairOfFile(file); len(d.overflowed) < maxOverflowed && !d.overflowed[pair] {
+				d.overflowed[pair], d.changed = true, true
 			}
 			return nil
 		}
@@ -233,14 +233,14 @@ func (s *Store) review(caches func(agent string) bool) {
 			w.fault, d.changed = "", true
 		}
 	}
-	for holder := range d.overflowed {
-		if !caches(agentOf(holder)) {
-			delete(d.overflowed, holder)
+	for pair := range d.overflowed {
+		if !caches(agentOf(pair)) {
+			delete(d.overflowed, pair)
 		}
 	}
-	for holder := range d.relists {
-		if !caches(agentOf(holder)) {
-			delete(d.relists, holder)
+	for pair := range d.relists {
+		if !caches(agentOf(pair)) {
+			delete(d.relists, pair)
 		}
 	}
 }

@@ -133,7 +133,7 @@ func (c *contents) shares() map[string]share {
 	defer l.mu.Unlock()
 	shares := map[string]share{}
 	for holder, s := range l.holders {
-		agent := agentOf(holder)
+		agent := holder.agent
 		if c.listed != nil && !c.listed(agent) {
 			agent = "other"
 		}

@@ -25,7 +25,8 @@ const (
 	// pageAge is how long a client may take between two pages. Tokens of
 	// kube-apiserver expire with etcd's compaction, after five minutes.
 	pageAge = 5 * time.Minute
-	// maxPages bounds the lists that wait for their next page.
+	// maxPages bounds the lists that wait for their next page. One too many makes
+	// the oldest leave of whoever has the most.
 	maxPages = 64
 )
 
@@ -43,7 +44,11 @@ func (p *pages) put(v *view, token string, st *staging) {
 	}
 	p.lists[key] = &waiting{st, time.Now()}
 	if len(p.lists) > maxPages {
-		p.dropOldest()
+		count := map[holder]int64{}
+		for key := range p.lists {
+			count[holderOfFile(key.view.file)]++
+		}
+		p.dropOldest(mostOf(count, holderOfFile(v.file)))
 	}
 }
 
@@ -84,14 +89,26 @@ func (p *pages) expire(all bool) {
 	}
 }
 
-func (p *pages) dropOldest() {
+// dropOf drops the oldest list of a holder, and reports whether there was one.
+func (p *pages) dropOf(h holder) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dropOldest(h)
+}
+
+// dropOldest is called with p.mu held.
+func (p *pages) dropOldest(h holder) bool {
 	var oldest pageKey
 	var since time.Time
 	for key, kept := range p.lists {
-		if since.IsZero() || kept.since.Before(since) {
+		if holderOfFile(key.view.file) == h && (since.IsZero() || kept.since.Before(since)) {
 			oldest, since = key, kept.since
 		}
 	}
+	if since.IsZero() {
+		return false
+	}
 	_ = p.lists[oldest].file.Discard() // never completed
 	delete(p.lists, oldest)
+	return true
 }

@@ -9,17 +9,16 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/utils/clock"
 )
 
 // Quota bounds the bytes of the files in the cache directory; 0 is no bound.
 //
 // Views that would exceed it make others leave, least recently used first:
-// those of an agent that is over its own bound, then those of whichever agent
-// has the most, until the total fits. So an agent that has no more than its
-// share of the total loses nothing to another. A list that would itself have to
-// leave is not kept, and nothing leaves for it.
+// those of a holder that is over its own bound, then those of whoever has the
+// most, see mostOf, until the total fits. So a tenant that has no more than its
+// share of what the node leaves loses nothing to another. A list that would itself
+// have to leave is not kept, and nothing leaves for it.
 //
 // Views are counted as well, whatever the quota: what a program may ask for has no
 // end, and each has a file and a place in memory, however short it is.
@@ -30,8 +29,8 @@ import (
 type Quota struct {
 	Total int64
 	// PerAgent bounds what the ServiceAccounts of one namespace have as one
-	// agent, and what all other callers together have: namespaces are tenants,
-	// who must not evict what another has.
+	// agent, and what any other caller has as one: namespaces are tenants, who
+	// must not evict what another has.
 	PerAgent int64
 	// Of returns a bound in place of PerAgent, ok is false if there is none.
 	// namespace is that of the ServiceAccounts, "" for all other callers. It
@@ -39,37 +38,13 @@ type Quota struct {
 	Of func(agent, namespace string) (bytes int64, ok bool)
 }
 
-func (q Quota) of(holder string) int64 {
+func (q Quota) of(h holder) int64 {
 	if q.Of != nil {
-		agent, namespace, _ := strings.Cut(holder, holderSeparator)
-		if bytes, ok := q.Of(agent, namespace); ok {
+		if bytes, ok := q.Of(h.agent, h.namespace); ok {
 			return bytes
 		}
 	}
 	return q.PerAgent
-}
-
-// holderSeparator is in no agent.
-const holderSeparator = "\x00"
-
-// holderOfFile is on whose account a file is: an agent, followed by the namespace
-// if it holds what a ServiceAccount has read.
-func holderOfFile(file string) string {
-	agent := agentOfFile(file)
-	_, rest, _ := strings.Cut(file, "/")
-	// Names are shortened at their end.
-	if account, ok := strings.CutPrefix(rest, serviceaccount.ServiceAccountUsernamePrefix); ok {
-		if namespace, _, ok := strings.Cut(account, ":"); ok {
-			return agent + holderSeparator + namespace
-		}
-	}
-	return agent
-}
-
-// agentOf is the agent of a holder.
-func agentOf(holder string) string {
-	agent, _, _ := strings.Cut(holder, holderSeparator)
-	return agent
 }
 
 const (
@@ -90,7 +65,7 @@ type ledger struct {
 
 	mu      sync.Mutex
 	files   map[string]*account
-	holders map[string]*share
+	holders map[holder]*share
 	readers map[string]int // how many files an agent and identity have, by directory
 	total   int64
 	staged  int64 // bytes of lists that are being recorded
@@ -99,7 +74,7 @@ type ledger struct {
 // account is one view's file.
 type account struct {
 	file    string
-	holder  string
+	holder  holder
 	size    int64
 	objects int       // as far as this process knows
 	used    time.Time // when it was last answered from or written to
@@ -114,7 +89,7 @@ type share struct {
 }
 
 func newLedger(quota Quota, clock clock.PassiveClock) *ledger {
-	return &ledger{quota: quota, clock: clock, maxHolderViews: maxHolderViews, maxViews: maxViews, over: make(chan struct{}, 1), files: map[string]*account{}, holders: map[string]*share{}, readers: map[string]int{}}
+	return &ledger{quota: quota, clock: clock, maxHolderViews: maxHolderViews, maxViews: maxViews, over: make(chan struct{}, 1), files: map[string]*account{}, holders: map[holder]*share{}, readers: map[string]int{}}
 }
 
 // agentOfFile is the agent in whose directory a file is.
@@ -127,11 +102,11 @@ func agentOfFile(file string) string {
 }
 
 // share is called with l.mu held.
-func (l *ledger) share(agent string) *share {
-	s := l.holders[agent]
+func (l *ledger) share(h holder) *share {
+	s := l.holders[h]
 	if s == nil {
 		s = &share{}
-		l.holders[agent] = s
+		l.holders[h] = s
 	}
 	return s
 }
@@ -221,10 +196,10 @@ func (l *ledger) remove(file string) {
 	l.forget(a.holder)
 }
 
-// forget drops an agent that has nothing. l.mu is held.
-func (l *ledger) forget(agent string) {
-	if *l.holders[agent] == (share{}) {
-		delete(l.holders, agent)
+// forget drops a holder that has nothing. l.mu is held.
+func (l *ledger) forget(h holder) {
+	if *l.holders[h] == (share{}) {
+		delete(l.holders, h)
 	}
 }
 
@@ -247,21 +222,37 @@ func (l *ledger) knows(file string) bool {
 
 // grewStaged is told by the journal of lists that are being recorded.
 func (l *ledger) grewStaged(file string, bytes int64) {
-	agent := holderOfFile(file)
+	h := holderOfFile(file)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.share(agent).staged += bytes
+	l.share(h).staged += bytes
 	l.staged += bytes
-	l.forget(agent)
+	l.forget(h)
 }
 
-// mayStage reports whether a list that has a size so far may grow on.
-func (l *ledger) mayStage(v *view) bool {
+// mayStage reports whether a list that has a size so far may grow on. If that is
+// only because of what others stage, other is whoever stages the most.
+func (l *ledger) mayStage(v *view) (ok bool, other *holder) {
+	own := holderOfFile(v.file)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	limit := l.quota.of(holderOfFile(v.file))
-	s := l.holders[holderOfFile(v.file)]
-	return s == nil || (limit == 0 || s.staged <= limit) && (l.quota.Total == 0 || l.staged <= l.quota.Total)
+	s, limit := l.holders[own], l.quota.of(own)
+	switch {
+	case s == nil:
+		return true, nil
+	case limit > 0 && s.staged > limit:
+		return false, nil
+	case l.quota.Total == 0 || l.staged <= l.quota.Total:
+		return true, nil
+	}
+	staged := map[holder]int64{}
+	for h, s := range l.holders {
+		staged[h] = s.staged
+	}
+	if most := mostOf(staged, own); most != own {
+		return false, &most
+	}
+	return false, nil
 }
 
 // admit makes room for a list that is complete: it returns the files that must
@@ -316,110 +307,114 @@ const (
 // include the file itself. Without a file it says what must leave as it is.
 // l.mu is held.
 func (l *ledger) plan(file string, size int64) (leave []eviction, ok bool) {
-	agent, total := "", l.total
-	bytes, views := map[string]int64{}, map[string]int64{}
+	own, total := holder{}, l.total
+	bytes, views := map[holder]int64{}, map[holder]int64{}
 	count := int64(len(l.files))
-	for name, s := range l.holders {
-		bytes[name], views[name] = s.bytes, int64(s.views)
+	for h, s := range l.holders {
+		bytes[h], views[h] = s.bytes, int64(s.views)
 	}
 	if file != "" {
-		agent = holderOfFile(file)
+		own = holderOfFile(file)
 		grown := size
 		if a := l.files[file]; a != nil {
 			grown -= a.size
 		} else {
-			views[agent]++
+			views[own]++
 			count++
 		}
-		bytes[agent] += grown
+		bytes[own] += grown
 		total += grown
 	}
-	queues := map[string][]*account{}
-	next := func(agent, reason string) bool {
-		queue, sorted := queues[agent]
-		if !sorted {
-			queue = l.leastRecentlyUsed(agent, file)
-		}
-		if len(queue) == 0 {
+	queues := queues{ledger: l, except: file}
+	next := func(h holder, reason string) bool {
+		a := queues.next(h)
+		if a == nil {
 			return false
 		}
-		a := queue[0]
-		queues[agent] = queue[1:]
-		limit := l.quota.of(agent)
+		limit := l.quota.of(h)
 		tooLarge := limit > 0 && a.size > limit || l.quota.Total > 0 && a.size > l.quota.Total
-		leave = append(leave, eviction{a.file, agentOf(agent), a.size, reason, tooLarge})
-		bytes[agent] -= a.size
+		leave = append(leave, eviction{a.file, h.agent, a.size, reason, tooLarge})
+		bytes[h] -= a.size
 		total -= a.size
-		views[agent]--
+		views[h]--
 		count--
 		return true
 	}
-	for _, name := range slices.Sorted(maps.Keys(bytes)) {
-		if file != "" && name != agent {
+	for _, h := range slices.SortedFunc(maps.Keys(bytes), holder.compare) {
+		if file != "" && h != own {
 			continue // what others have grown to is no matter of this list
 		}
-		for limit := l.quota.of(name); limit > 0 && bytes[name] > limit; {
-			if !next(name, overAgentQuota) {
+		for limit := l.quota.of(h); limit > 0 && bytes[h] > limit; {
+			if !next(h, overAgentQuota) {
 				return nil, false
 			}
 		}
-		if most := int64(l.maxHolderViews); views[name] > most {
-			for views[name] > most-most/16 && next(name, overAgentQuota) {
+		if most := int64(l.maxHolderViews); views[h] > most {
+			for views[h] > most-most/16 && next(h, overAgentQuota) {
 			}
 		}
 	}
 	if most := int64(l.maxViews); count > most {
-		for count > most-most/16 && next(largest(views, agent), overTotalQuota) {
+		for count > most-most/16 && next(mostOf(views, own), overTotalQuota) {
 		}
 	}
 	for l.quota.Total > 0 && total > l.quota.Total {
-		if !next(largest(bytes, agent), overTotalQuota) {
+		if !next(mostOf(bytes, own), overTotalQuota) {
 			return nil, false
 		}
 	}
 	return leave, true
 }
 
-// largest is the agent that has the most; if several do, preferably one.
-func largest(bytes map[string]int64, preferred string) string {
-	most := preferred
-	for _, name := range slices.Sorted(maps.Keys(bytes)) {
-		if bytes[name] > bytes[most] || most == "" {
-			most = name
-		}
-	}
-	return most
+// queues are the files of each holder except one, the least recently used first.
+// The ledger's mu is held as long as they are used.
+type queues struct {
+	ledger *ledger
+	except string
+	files  map[holder][]*account
+	sorted map[holder]bool
 }
 
-// leastRecentlyUsed returns an agent's files except one. l.mu is held.
-func (l *ledger) leastRecentlyUsed(agent, except string) []*account {
-	var queue []*account
-	for _, a := range l.files {
-		if a.holder == agent && a.file != except {
-			queue = append(queue, a)
+// next takes the file of a holder that leaves next, nil if there is none.
+func (q *queues) next(h holder) *account {
+	if q.files == nil {
+		q.files, q.sorted = map[holder][]*account{}, map[holder]bool{}
+		for _, a := range q.ledger.files {
+			if a.file != q.except {
+				q.files[a.holder] = append(q.files[a.holder], a)
+			}
 		}
 	}
-	slices.SortFunc(queue, func(a, b *account) int {
-		return cmp.Or(a.used.Compare(b.used), strings.Compare(a.file, b.file))
-	})
-	return queue
+	queue := q.files[h]
+	if len(queue) == 0 {
+		return nil
+	}
+	if !q.sorted[h] {
+		q.sorted[h] = true
+		slices.SortFunc(queue, func(a, b *account) int {
+			return cmp.Or(a.used.Compare(b.used), strings.Compare(a.file, b.file))
+		})
+	}
+	q.files[h] = queue[1:]
+	return queue[0]
 }
 
 // displaced returns what leaves next when the disk is full: the least recently
-// used file of the agent that has the most, a file and what is being staged for
-// it excepted.
+// used file of whoever has the most, a file and what is being staged for it
+// excepted.
 func (l *ledger) displaced(except string) (eviction, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	bytes := map[string]int64{}
-	for name, s := range l.holders {
-		bytes[name] = s.bytes + s.staged
+	bytes := map[holder]int64{}
+	for h, s := range l.holders {
+		bytes[h] = s.bytes + s.staged
 	}
-	queue := l.leastRecentlyUsed(largest(bytes, holderOfFile(except)), except)
-	if len(queue) == 0 {
+	queues := queues{ledger: l, except: except}
+	a := queues.next(mostOf(bytes, holderOfFile(except)))
+	if a == nil {
 		return eviction{}, false
 	}
-	return eviction{queue[0].file, agentOf(queue[0].holder), queue[0].size, diskFull, false}, true
+	return eviction{a.file, a.holder.agent, a.size, diskFull, false}, true
 }
 
 // untouched returns the accounts of files whose use the disk does not know of,

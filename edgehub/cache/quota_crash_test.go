@@ -37,7 +37,7 @@ func (h *crashHistory) balance() {
 	}
 	synctest.Wait()
 	var total, staged int64
-	agents := map[string]int64{}
+	holders := map[holder]int64{}
 	for _, name := range h.disk.Files() {
 		content, err := h.disk.Get(name)
 		if err != nil {
@@ -48,7 +48,7 @@ func (h *crashHistory) balance() {
 			continue
 		}
 		total += int64(len(content))
-		agents[holderOfFile(name)] += int64(len(content))
+		holders[holderOfFile(name)] += int64(len(content))
 	}
 	l := h.ledger
 	l.mu.Lock()
@@ -56,12 +56,12 @@ func (h *crashHistory) balance() {
 	if l.total != total || l.staged != staged {
 		h.Fatalf("the disk holds %d bytes and %d staged, the ledger says %d and %d", total, staged, l.total, l.staged)
 	}
-	for agent, bytes := range agents {
-		if s := l.holders[agent]; s == nil || s.bytes != bytes {
-			h.Fatalf("%s has %d bytes, the ledger says %+v", agent, bytes, s)
+	for holder, bytes := range holders {
+		if s := l.holders[holder]; s == nil || s.bytes != bytes {
+			h.Fatalf("%v has %d bytes, the ledger says %+v", holder, bytes, s)
 		}
-		if limit := l.quota.of(agent); bytes > limit {
-			h.Fatalf("%s has %d bytes of %d", agent, bytes, limit)
+		if limit := l.quota.of(holder); bytes > limit {
+			h.Fatalf("%v has %d bytes of %d", holder, bytes, limit)
 		}
 	}
 	if total > l.quota.Total || staged > l.quota.Total+2*64<<10 {

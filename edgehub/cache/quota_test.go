@@ -49,21 +49,21 @@ func TestWhoLeaves(t *testing.T) {
 		want    string
 		refused bool
 	}{
-		{name: "there is room", quota: Quota{Total: 30, PerAgent: 20}, has: []string{"a/1 10 1", "b/1 10 2"}, file: "a/2", size: 10},
-		{name: "no quota", has: []string{"a/1 10 1"}, file: "a/2", size: 1 << 40},
-		{name: "the agent's own least recently used", quota: Quota{PerAgent: 20}, has: []string{"a/1 10 5", "a/2 10 4", "b/1 20 1"}, file: "a/3", size: 5, want: "a/2"},
-		{name: "as many as must", quota: Quota{PerAgent: 20}, has: []string{"a/1 10 5", "a/2 10 4"}, file: "a/3", size: 11, want: "a/2 a/1"},
-		{name: "it replaces itself", quota: Quota{PerAgent: 20}, has: []string{"a/1 10 1", "a/2 10 2"}, file: "a/2", size: 10},
-		{name: "it has grown", quota: Quota{PerAgent: 20}, has: []string{"a/1 10 9", "a/2 10 2"}, file: "a/2", size: 11, want: "a/1"},
-		{name: "too large alone", quota: Quota{PerAgent: 20}, has: []string{"a/1 10 1", "b/1 10 1"}, file: "a/2", size: 21, refused: true},
-		{name: "too large for the total", quota: Quota{Total: 30}, has: []string{"a/1 10 1", "b/1 10 1"}, file: "a/2", size: 31, refused: true},
-		{name: "an agent's own quota", quota: Quota{PerAgent: 5, Of: func(a, _ string) (int64, bool) { return 40, a == "a" }}, has: []string{"a/1 10 1"}, file: "a/2", size: 30},
-		{name: "a quota of its own that is none", quota: Quota{PerAgent: 5, Of: func(_, _ string) (int64, bool) { return 0, true }}, has: []string{"a/1 10 1"}, file: "a/2", size: 30},
-		{name: "who has the most", quota: Quota{Total: 40}, has: []string{"a/1 5 1", "b/1 15 3", "b/2 15 2"}, file: "c/1", size: 10, want: "b/2"},
-		{name: "the newcomer has the most", quota: Quota{Total: 40}, has: []string{"a/1 15 1", "c/1 15 2", "c/2 5 1"}, file: "c/3", size: 10, want: "c/2"},
-		{name: "who has the most is asked again", quota: Quota{Total: 40}, has: []string{"a/1 15 1", "c/1 15 2", "c/2 5 1"}, file: "c/3", size: 15, want: "c/2 c/1"},
-		{name: "it alone has more than its share", quota: Quota{Total: 40}, has: []string{"a/1 10 1", "b/1 10 1"}, file: "c/1", size: 25, refused: true},
-		{name: "what was there has grown", quota: Quota{Total: 40, PerAgent: 30}, has: []string{"a/1 20 1", "a/2 15 2", "b/1 12 1"}, want: "a/1"},
+		{name: "there is room", quota: Quota{Total: 30, PerAgent: 20}, has: []string{"a/me/1 10 1", "b/me/1 10 2"}, file: "a/me/2", size: 10},
+		{name: "no quota", has: []string{"a/me/1 10 1"}, file: "a/me/2", size: 1 << 40},
+		{name: "the agent's own least recently used", quota: Quota{PerAgent: 20}, has: []string{"a/me/1 10 5", "a/me/2 10 4", "b/me/1 20 1"}, file: "a/me/3", size: 5, want: "a/me/2"},
+		{name: "as many as must", quota: Quota{PerAgent: 20}, has: []string{"a/me/1 10 5", "a/me/2 10 4"}, file: "a/me/3", size: 11, want: "a/me/2 a/me/1"},
+		{name: "it replaces itself", quota: Quota{PerAgent: 20}, has: []string{"a/me/1 10 1", "a/me/2 10 2"}, file: "a/me/2", size: 10},
+		{name: "it has grown", quota: Quota{PerAgent: 20}, has: []string{"a/me/1 10 9", "a/me/2 10 2"}, file: "a/me/2", size: 11, want: "a/me/1"},
+		{name: "too large alone", quota: Quota{PerAgent: 20}, has: []string{"a/me/1 10 1", "b/me/1 10 1"}, file: "a/me/2", size: 21, refused: true},
+		{name: "too large for the total", quota: Quota{Total: 30}, has: []string{"a/me/1 10 1", "b/me/1 10 1"}, file: "a/me/2", size: 31, refused: true},
+		{name: "an agent's own quota", quota: Quota{PerAgent: 5, Of: func(a, _ string) (int64, bool) { return 40, a == "a" }}, has: []string{"a/me/1 10 1"}, file: "a/me/2", size: 30},
+		{name: "a quota of its own that is none", quota: Quota{PerAgent: 5, Of: func(_, _ string) (int64, bool) { return 0, true }}, has: []string{"a/me/1 10 1"}, file: "a/me/2", size: 30},
+		{name: "who has the most", quota: Quota{Total: 40}, has: []string{"a/me/1 5 1", "b/me/1 15 3", "b/me/2 15 2"}, file: "c/me/1", size: 10, want: "b/me/2"},
+		{name: "the newcomer has the most", quota: Quota{Total: 40}, has: []string{"a/me/1 15 1", "c/me/1 15 2", "c/me/2 5 1"}, file: "c/me/3", size: 10, want: "c/me/2"},
+		{name: "who has the most is asked again", quota: Quota{Total: 40}, has: []string{"a/me/1 15 1", "c/me/1 15 2", "c/me/2 5 1"}, file: "c/me/3", size: 15, want: "c/me/2 c/me/1"},
+		{name: "it alone has more than its share", quota: Quota{Total: 40}, has: []string{"a/me/1 10 1", "b/me/1 10 1"}, file: "c/me/1", size: 25, refused: true},
+		{name: "what was there has grown", quota: Quota{Total: 40, PerAgent: 30}, has: []string{"a/me/1 20 1", "a/me/2 15 2", "b/me/1 12 1"}, want: "a/me/1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			l := accounts(test.quota, test.has...)
@@ -79,9 +79,15 @@ func TestWhoLeaves(t *testing.T) {
 	}
 }
 
-// TestNobodyLosesTheirShareToOthers: over many random caches.
+// TestNobodyLosesTheirShareToOthers: over many random caches of tenants with several
+// agents, and of the node.
 func TestNobodyLosesTheirShareToOthers(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 7))
+	dirs := []string{
+		"kubelet/system:node:n1", "kubelet/token:1", "kubelet/token:2", "other/system:serviceaccount:single:sa:1",
+		"app/system:serviceaccount:many:sa:1", "b/system:serviceaccount:many:sa:1", "c/system:serviceaccount:many:sa:1",
+	}
+	dir := func() string { return dirs[rng.IntN(len(dirs))] }
 	evicted, refused := 0, 0
 	for range 20000 {
 		quota := Quota{Total: 50 + rng.Int64N(200)}
@@ -90,16 +96,16 @@ func TestNobodyLosesTheirShareToOthers(t *testing.T) {
 		}
 		l := accounts(quota)
 		for i := range rng.IntN(12) {
-			agent := string(rune('a' + rng.IntN(4)))
+			file := fmt.Sprintf("%s/r/%d", dir(), i)
 			size := 1 + rng.Int64N(60)
-			if leave, ok := l.plan(agent+"/x", size); !ok || len(leave) > 0 {
+			if leave, ok := l.plan(file, size); !ok || len(leave) > 0 {
 				continue
 			}
-			l.found(fmt.Sprintf("%s/%d", agent, i), size, 0, time.Unix(rng.Int64N(1000), 0))
+			l.found(file, size, 0, time.Unix(rng.Int64N(1000), 0))
 		}
-		agent := string(rune('a' + rng.IntN(4)))
+		file := dir() + "/r/new"
 		size := 1 + rng.Int64N(150)
-		leave, ok := l.plan(agent+"/new", size)
+		leave, ok := l.plan(file, size)
 		if !ok {
 			refused++
 			if len(leave) > 0 {
@@ -107,28 +113,44 @@ func TestNobodyLosesTheirShareToOthers(t *testing.T) {
 			}
 			continue
 		}
-		members := sets.KeySet(l.holders).Insert(agent).Len()
-		left := map[string]int64{agent: size}
-		for name, s := range l.holders {
-			left[name] += s.bytes
+		own, node := holderOfFile(file), tenant{node: true}
+		left, of, agents := map[holder]int64{own: size}, map[tenant]int64{}, map[tenant]int64{}
+		for h, s := range l.holders {
+			left[h] += s.bytes
 		}
+		for h, bytes := range left {
+			of[h.tenant()] += bytes
+			agents[h.tenant()]++
+		}
+		tenants := sets.KeySet(of).Delete(node).Len()
 		for _, e := range leave {
-			if e.agent != agent && left[e.agent] <= quota.Total/int64(members) {
-				t.Fatalf("%s has %d bytes of %d among %d, and loses %d to %s", e.agent, left[e.agent], quota.Total, members, e.size, agent)
+			h := l.files[e.file].holder
+			switch tenant := h.tenant(); {
+			case e.reason == overAgentQuota && h == own:
+			case tenant == node && (own != h || len(of) > 1):
+				t.Fatalf("the node loses %d to %v, others have %v", e.size, own, of)
+			case tenant == node:
+			case tenant != own.tenant() && of[tenant] <= (quota.Total-of[node])/int64(tenants):
+				t.Fatalf("%v has %d bytes of %d among %d, and loses %d to %v", h, of[tenant], quota.Total, tenants, e.size, own)
+			case left[h]*agents[tenant] < of[tenant]:
+				t.Fatalf("%v has %d bytes of %d among %d, and loses %d", h, left[h], of[tenant], agents[tenant], e.size)
 			}
 			for _, a := range l.files {
 				stays := !slices.ContainsFunc(leave, func(other eviction) bool { return other.file == a.file })
-				if a.holder == e.agent && stays && a.used.Before(l.files[e.file].used) {
+				if a.holder == h && stays && a.used.Before(l.files[e.file].used) {
 					t.Fatalf("%s leaves, %s was used before it", e.file, a.file)
 				}
 			}
-			left[e.agent] -= e.size
+			left[h] -= e.size
+			if of[h.tenant()] -= e.size; of[h.tenant()] == 0 {
+				delete(of, h.tenant())
+			}
 			evicted++
 		}
 		sum := int64(0)
-		for name, bytes := range left {
-			if sum += bytes; quota.PerAgent > 0 && name == agent && bytes > quota.PerAgent {
-				t.Fatalf("%s has %d bytes of %d", name, bytes, quota.PerAgent)
+		for h, bytes := range left {
+			if sum += bytes; quota.PerAgent > 0 && h == own && bytes > quota.PerAgent {
+				t.Fatalf("%v has %d bytes of %d", h, bytes, quota.PerAgent)
 			}
 		}
 		if sum > quota.Total {
@@ -344,7 +366,7 @@ func TestAViewThatGrowsMakesOthersLeaveThenIsCompactedThenLeaves(t *testing.T) {
 		grow(same, 50)
 		f.expectKept("app", "a b", "a")
 		f.expect(inA, fmt.Sprintf("x@%d rv=%d", version, version))
-		if s := f.ledger.holders["app"]; s.bytes > 100000 {
+		if s := f.ledger.holders[holder{agent: "app", identity: "me"}]; s.bytes > 100000 {
 			t.Errorf("%d bytes", s.bytes)
 		}
 		grow(func(i int) string { return fmt.Sprint("y", i) }, 50)
@@ -511,7 +533,7 @@ func TestMetricsFollowPrometheusConventions(t *testing.T) {
 		for name, want := range map[string]float64{
 			"objects app": 3, "objects other": 4, "views app": 1, "views other": 2, "incomplete_views quota": 1,
 			"quota_bytes total": 5000, "quota_bytes agent": 2000, "degraded": 1, "disk_errors_total write io_error": 1,
-			"not_recorded_total quota": 1, "evictions_total agent_quota": 0, "bytes app": float64(f.ledger.holders["app"].bytes),
+			"not_recorded_total quota": 1, "evictions_total agent_quota": 0, "bytes app": float64(f.ledger.holders[holder{agent: "app", identity: "me"}].bytes),
 		} {
 			if value, ok := got[name]; !ok || value != want {
 				t.Errorf("%s is %v, want %v", name, value, want)

@@ -153,12 +153,23 @@ func (r *recording) grow(st *staging, write func() error) error {
 	for {
 		err := write()
 		switch {
-		case err == nil && r.store.ledger.mayStage(r.view):
+		case err == nil && r.store.mayStage(r.view):
 			return nil
 		case err == nil:
 			return errQuota
 		case !r.store.relieve(r.view.file, &st.relief, st.file.Size(), err):
 			return err
+		}
+	}
+}
+
+// mayStage reports whether a list may grow on, if need be in place of others that
+// wait for a page.
+func (s *Store) mayStage(v *view) bool {
+	for {
+		ok, other := s.ledger.mayStage(v)
+		if ok || other == nil || !s.pages.dropOf(*other) {
+			return ok
 		}
 	}
 }

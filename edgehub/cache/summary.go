@@ -37,43 +37,45 @@ type Usage struct {
 // misses something, ordered by both. It reads no file.
 func (s *Store) Usages() []Usage {
 	all := map[string]*Usage{}
-	of := func(holder string) *Usage {
-		u := all[holder]
+	of := func(pair string) *Usage {
+		u := all[pair]
 		if u == nil {
-			agent, namespace := splitHolder(holder)
+			agent, namespace := splitPair(pair)
 			u = &Usage{Agent: agent, Namespace: namespace, Missing: map[Missing]int{}, Example: map[Missing]string{}}
-			all[holder] = u
+			all[pair] = u
 		}
 		return u
 	}
 	s.ledger.mu.Lock()
 	for holder, share := range s.ledger.holders {
 		if share.views > 0 {
-			u := of(holder)
-			u.Views, u.Objects, u.Bytes = share.views, share.objects, share.bytes
+			u := of(holder.pair())
+			u.Views += share.views
+			u.Objects += share.objects
+			u.Bytes += share.bytes
 		}
 	}
 	s.ledger.mu.Unlock()
 	s.demand.mu.Lock()
 	for file, w := range s.demand.wants {
-		u, reason := of(holderOfFile(file)), w.reason()
+		u, reason := of(pairOfFile(file)), w.reason()
 		u.Missing[reason]++
 		if name := shortFile(file); u.Example[reason] == "" || name < u.Example[reason] {
 			u.Example[reason] = name
 		}
 	}
-	for holder := range s.demand.overflowed {
-		of(holder).Missing[Incomplete]++
+	for pair := range s.demand.overflowed {
+		of(pair).Missing[Incomplete]++
 	}
-	for holder, n := range s.demand.relists {
-		if all[holder] != nil {
-			all[holder].Relists = n
+	for pair, n := range s.demand.relists {
+		if all[pair] != nil {
+			all[pair].Relists = n
 		}
 	}
 	s.demand.mu.Unlock()
 	usages := make([]Usage, 0, len(all))
-	for _, holder := range slices.Sorted(maps.Keys(all)) {
-		usages = append(usages, *all[holder])
+	for _, pair := range slices.Sorted(maps.Keys(all)) {
+		usages = append(usages, *all[pair])
 	}
 	return usages
 }
@@ -82,12 +84,6 @@ func (s *Store) Usages() []Usage {
 func shortFile(file string) string {
 	dir, name := path.Split(file)
 	return path.Join(path.Base(dir), strings.TrimSuffix(name, fileSuffix))
-}
-
-// splitHolder is the agent and the namespace of a holder.
-func splitHolder(holder string) (agent, namespace string) {
-	agent, namespace, _ = strings.Cut(holder, holderSeparator)
-	return agent, namespace
 }
 
 // The files in the state directory.
@@ -133,8 +129,8 @@ func (s *Store) restoreDemand() {
 			w.delivered.Store(m.Delivered)
 		}
 	}
-	for _, holder := range state.Overflowed {
-		d.overflowed[holder] = true
+	for _, pair := range state.Overflowed {
+		d.overflowed[pair] = true
 	}
 	maps.Copy(d.relists, state.Relists)
 	d.changed = false

@@ -253,7 +253,7 @@ func (d *demand) disarm(file string) bool {
 func (s *Store) relist() {
 	for _, file := range s.demand.due(s.clock.Now(), s.relistSpread, s.disk.status() == nil, s.relists, s.listing, s.watches.any) {
 		live := s.watches.of(file)
-		s.demand.relisted(holderOfFile(file), len(live))
+		s.demand.relisted(pairOfFile(file), len(live))
 		klog.InfoS("Ending watches so that their lists go through the cache", "file", file, "watches", len(live))
 		for _, l := range live {
 			go l.end() // its connection may take a moment
@@ -278,7 +278,7 @@ func (d *demand) due(now time.Time, spread time.Duration, disk bool, relists fun
 	defer d.mu.Unlock()
 	maps.DeleteFunc(d.behindAt, func(_ string, at time.Time) bool { return now.Sub(at) >= behindPause })
 	for file, w := range d.wants {
-		agent, namespace := splitHolder(holderOfFile(file))
+		agent, namespace := splitPair(pairOfFile(file))
 		wanted := relists(agent, namespace)
 		_, lately := d.behindAt[file]
 		switch {
@@ -314,10 +314,10 @@ func (w *want) behind(disk bool) bool {
 	return w.fault == DiskFailed && disk
 }
 
-func (d *demand) relisted(holder string, n int) {
+func (d *demand) relisted(pair string, n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.relists[holder] += int64(n)
+	d.relists[pair] += int64(n)
 	d.changed = true
 }
 
