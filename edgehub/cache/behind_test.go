@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/edgehub-io/edge-hub/edgehub/journal"
 )
 
 // TestAViewThatIsBehindIsListedAgain, whatever the policy says: else it would stay
@@ -206,4 +209,70 @@ func TestAWatchThatIsConnectedWaitsForNoList(t *testing.T) {
 	f.eventually("the event is recorded", func() bool { return f.names(inA) == "x@11 rv=11" })
 	finish()
 	s.end()
+}
+
+// TestAListThatWasLostWithTheHubIsListedAgain: the hub was killed before the list was on
+// the disk, and its informer watches on. One that was never cached is left alone, and
+// so is one that is known to have been missing before.
+func TestAListThatWasLostWithTheHubIsListedAgain(t *testing.T) {
+	state, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer state.Close()
+	synctest.Test(t, func(t *testing.T) {
+		h, _ := crashFixture(t)
+		defer h.stop()
+		open := func() {
+			h.Store = Open(Options{FS: h.disk, Journal: journal.Options{Interval: syncInterval}, Key: sealKey, State: state})
+			h.opened = append(h.opened, h.Store)
+			h.setAgents("app", "other")
+		}
+		open()
+		f := &h.fixture
+		h.record(h.query(inB), listOf(10)) // the agent's directory is there
+		missing, up := f.openWatch(h.query("/api/v1/namespaces/c/configmaps?watch=true&resourceVersion=10"))
+		synctest.Wait()
+		up.Close()
+		<-missing
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+		open()
+		var ups []io.Closer
+		watch := func(agent, path string) chan string {
+			told, up := f.openWatch(h.queryAs(agent, "me", path+"?watch=true&resourceVersion=10", ""))
+			ups = append(ups, up)
+			return told
+		}
+		lost := watch("app", inA)
+		known := watch("app", "/api/v1/namespaces/c/configmaps")
+		never := watch("other", inA)
+		f.pass(behindWait - 2*time.Second)
+		expectNothing(t, lost)
+		f.saveDemand()
+		f.pass(behindWait + 3*time.Second)
+		expectTold(t, lost, ended)
+		f.pass(afterStart)
+		late := watch("app", "/api/v1/namespaces/d/configmaps")
+		f.pass(time.Hour)
+		for _, told := range []chan string{known, never, late} {
+			expectNothing(t, told)
+		}
+		for _, up := range ups {
+			up.Close()
+		}
+		synctest.Wait()
+
+		// It is known when the hub is killed once more.
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+		open()
+		lost = watch("app", inA)
+		f.pass(2*behindWait + 3*time.Second)
+		expectTold(t, lost, ended)
+		ups[len(ups)-1].Close()
+		synctest.Wait()
+	})
 }

@@ -60,6 +60,8 @@ type want struct {
 	// a client, 0 if none has. The view's recordings write it.
 	delivered atomic.Uint64
 	idle      int // minutes for which nobody has watched it
+	// lost says that the view may have been there before the hub was killed.
+	lost bool
 
 	// due is when its watches are ended next so that their clients list again,
 	// wait how long it is until the time after that, and armed says that the
@@ -258,8 +260,28 @@ func (v *view) judge(s *Store) {
 		gap = Incomplete
 	}
 	if gap != "" || v.want != nil {
-		v.want = s.demand.note(v.file, gap, v.delivered)
+		lost := gap == NotWarm && v.want == nil && s.mayHaveLost(v.key.Agent)
+		if v.want = s.demand.note(v.file, gap, v.delivered); lost && v.want != nil {
+			s.demand.lose(v.want)
+		}
 	}
+}
+
+// afterStart is for how long after a start clients come back that the hub had when it
+// ended: they try again at least every 30 seconds.
+const afterStart = 5 * time.Minute
+
+// mayHaveLost reports whether a view that nobody knew to be missing may have been on
+// the disk if the hub had not been killed: its list was delivered, and not synced.
+func (s *Store) mayHaveLost(agent string) bool {
+	return s.state != nil && s.before.Has(agent) && s.clock.Since(s.opened) <= afterStart
+}
+
+// lose notes that a view may have been lost.
+func (d *demand) lose(w *want) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	w.lost, d.changed = true, true
 }
 
 // shown notes that a watch shows its client the view as of a version, whether or

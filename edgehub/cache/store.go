@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 
@@ -68,6 +69,8 @@ type Options struct {
 type Store struct {
 	journal     *journal.Store
 	clock       clock.WithTicker
+	opened      time.Time
+	before      sets.Set[string] // agents of which an earlier run has left a directory
 	metrics     *metrics
 	budget      budget
 	pages       pages
@@ -141,6 +144,7 @@ func Open(options Options) *Store {
 	if s.online = options.Online; s.online == nil {
 		s.online = func() bool { return true }
 	}
+	s.opened = s.clock.Now()
 	s.state, s.demand = options.State, newDemand()
 	s.refusals.demand = s.demand
 	s.restoreDemand()
@@ -152,10 +156,26 @@ func Open(options Options) *Store {
 	options.Journal.OnError = s.lost
 	options.Journal.OnStaged = s.ledger.grewStaged
 	s.journal = journal.Open(journal.Observe(options.FS, s.disk.observe), options.Journal)
+	s.before = s.agentsOnDisk()
 	if options.Registry != nil {
 		s.metrics.register(options.Registry, s, options.Listed)
 	}
 	return s
+}
+
+// agentsOnDisk are those that have a directory.
+func (s *Store) agentsOnDisk() sets.Set[string] {
+	agents := sets.Set[string]{}
+	entries, err := s.journal.ReadDir(".")
+	if err != nil {
+		klog.ErrorS(err, "Could not look for what an earlier run has cached")
+	}
+	for _, e := range entries {
+		if agent, ok := agentOfPath(e.Name()); ok && e.IsDir() {
+			agents.Insert(agent)
+		}
+	}
+	return agents
 }
 
 // Run does the store's housekeeping until ctx ends.

@@ -112,6 +112,7 @@ type missingView struct {
 	Gap       Missing `json:"gap,omitempty"`
 	Fault     Missing `json:"fault,omitempty"`
 	Delivered uint64  `json:"delivered,omitempty"`
+	Lost      bool    `json:"lost,omitempty"`
 }
 
 // restoreDemand reads what an earlier run missed.
@@ -125,7 +126,7 @@ func (s *Store) restoreDemand() {
 	defer d.mu.Unlock()
 	for _, m := range state.Missing {
 		if w := d.want(m.File); w != nil && m.Gap+m.Fault != "" {
-			w.gap, w.fault = m.Gap, m.Fault
+			w.gap, w.fault, w.lost = m.Gap, m.Fault, m.Lost
 			w.delivered.Store(m.Delivered)
 		}
 	}
@@ -153,7 +154,7 @@ func (s *Store) saveDemand() {
 	state := missingState{Version: 1, Overflowed: slices.Sorted(maps.Keys(d.overflowed)), Relists: maps.Clone(d.relists)}
 	for _, file := range slices.Sorted(maps.Keys(d.wants)) {
 		w := d.wants[file]
-		state.Missing = append(state.Missing, missingView{file, w.gap, w.fault, w.delivered.Load()})
+		state.Missing = append(state.Missing, missingView{file, w.gap, w.fault, w.delivered.Load(), w.lost})
 	}
 	d.mu.Unlock()
 	if !s.writeState(missingFile, state) {

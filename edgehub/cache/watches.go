@@ -307,7 +307,7 @@ func (d *demand) due(now time.Time, spread time.Duration, disk bool, relists fun
 func (w *want) behind(disk bool) bool {
 	switch w.fault {
 	case "":
-		return w.gap == Incomplete
+		return w.gap == Incomplete || w.lost
 	case Incomplete:
 		return true
 	}
