@@ -23,7 +23,13 @@ type staging struct {
 }
 
 func (r *recording) stage() (*staging, error) {
-	r.store.siblings(r.view.key.directory()) // makes room of what a crash left beside it
+	r.view.mu.Lock()
+	removed := r.view.removed
+	r.view.mu.Unlock()
+	if removed {
+		return nil, errRemoved // its directory is gone, and is not made again
+	}
+	r.store.discovered(r.view.key.directory()) // makes room of what a crash left beside it
 	file, err := r.store.stageFile(r.view)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"sync"
 )
 
 // A record is one line of text that is one JSON object, so that a person can
@@ -22,6 +23,9 @@ const (
 	crcDigits = 8
 	prefixLen = len(crcHead) + crcDigits + len(crcTail)
 )
+
+// readers are kept because a start reads the beginning of many files.
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 64<<10) }}
 
 // MaxRecord bounds the length of a record in bytes, so that a damaged file
 // cannot make its reader allocate without end.
@@ -71,7 +75,12 @@ func body(line []byte) ([]byte, error) {
 // until fn returns; an error of fn ends the scan before that record and is
 // returned, a damaged or torn record ends it without error.
 func scan(r io.Reader, fn func(Position, []byte) error) (valid int64, err error) {
-	br := bufio.NewReaderSize(r, 64<<10)
+	br := readers.Get().(*bufio.Reader)
+	br.Reset(r)
+	defer func() {
+		br.Reset(nil)
+		readers.Put(br)
+	}()
 	var long []byte
 	for {
 		line, err := br.ReadSlice('\n')
