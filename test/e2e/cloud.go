@@ -54,7 +54,10 @@ func startCloud(ctx context.Context, o options) (*cloud, error) {
 			"--audit-policy-file=" + policy,
 			"--audit-log-path=" + c.audits[0].path,
 		},
-		ExtraControllerManagerArgs: []string{"--node-monitor-grace-period=20s"},
+		ExtraControllerManagerArgs: []string{
+			"--node-monitor-grace-period=20s",
+			"--flex-volume-plugin-dir=" + filepath.Join(o.dir, "volumeplugins"), // which it makes
+		},
 	})
 	if err != nil {
 		return nil, err
