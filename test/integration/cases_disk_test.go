@@ -222,7 +222,7 @@ func (w *world) inParallel(n int, do func(i int) error) {
 // the generic way, in this process, which is built like the hub.
 func TestCase17StoringALargeListCostsLittleMemoryAndLessThanDecodingIt(t *testing.T) {
 	s := newSite(t)
-	const ns, objects, most = "large", 5000, 8 << 20
+	const ns, objects, most = "large", 5000, 16 << 20 // less than the list
 	path := "/api/v1/namespaces/" + ns + "/configmaps"
 	s.seedLarge(ns, objects)
 	const plain = "not-cached/1"
