@@ -78,11 +78,14 @@ func (h *cached) response(resp *http.Response) error {
 		}
 	}
 	if !h.caches && !read && !refused {
-		if accepted && h.due(r, false) {
+		if accepted && h.due(r) {
 			id, credential, _ := h.Identity.Caller(r)
 			h.note(id, credential, "")
 		}
 		return nil
+	}
+	if !h.caches && read && h.info.Verb != "watch" && !(accepted && h.due(r, r.URL.Path, r.URL.RawQuery, r.Header.Get("Accept"))) {
+		return nil // the same was noted a moment ago
 	}
 	// The request as it was sent upstream tells who upstream takes the
 	// caller for.
@@ -117,7 +120,11 @@ const anyAgent = "edge-hub"
 // sighted tells of a caller, if it was not a moment ago, and of each read that its
 // program depends on and that goes past the cache.
 func (h *cached) sighted(r *http.Request, id identity.Identity, credential identity.Credential, q *cache.Query, asks bool) {
-	if due := h.due(r, asks); !due && (!asks || h.keeps(id)) {
+	var read []string
+	if asks {
+		read = append(read, "")
+	}
+	if due := h.due(r, read...); !due && (!asks || h.keeps(id)) {
 		return
 	}
 	file := ""
@@ -127,8 +134,8 @@ func (h *cached) sighted(r *http.Request, id identity.Identity, credential ident
 	h.note(id, credential, file)
 }
 
-func (h *cached) due(r *http.Request, asks bool) bool {
-	return h.Seen.Due(h.agent, r.Header.Get("Authorization"), asks)
+func (h *cached) due(r *http.Request, read ...string) bool {
+	return h.Seen.Due(h.agent, r.Header.Get("Authorization"), read...)
 }
 
 // keeps reports whether what a caller reads is cached.

@@ -91,18 +91,15 @@ func NewSeen(now func() time.Time) *Seen {
 }
 
 // Due reports whether a caller is worth being noted: it was not, within a minute.
-// credential tells callers of one agent apart, such as an Authorization header, and
-// reads are told apart from the rest.
-func (s *Seen) Due(agent, credential string, read bool) bool {
+// credential tells callers of one agent apart, such as an Authorization header. Reads
+// are told apart from the rest, and from each other by what read says of them.
+func (s *Seen) Due(agent, credential string, read ...string) bool {
 	var h maphash.Hash
 	h.SetSeed(s.seed)
-	_, _ = h.WriteString(agent)
-	kind := byte(0)
-	if read {
-		kind = 1
+	for _, text := range append([]string{agent, credential}, read...) {
+		_, _ = h.WriteString(text)
+		_ = h.WriteByte(0) // which no header or URL has
 	}
-	_ = h.WriteByte(kind)
-	_, _ = h.WriteString(credential)
 	sum := h.Sum64()
 	now := time.Now()
 	s.mu.Lock()
@@ -189,6 +186,9 @@ func (seen *sighting) admit() (c caller) {
 // s.mu is held.
 func (s *Seen) remember(r Request, seen *sighting, now time.Time) bool {
 	if _, known := seen.reads[r.Read]; !known {
+		if len(seen.reads) >= maxReads {
+			return false
+		}
 		all, namespace := 0, 0
 		for pair, other := range s.pairs {
 			all += len(other.reads)
@@ -196,7 +196,7 @@ func (s *Seen) remember(r Request, seen *sighting, now time.Time) bool {
 				namespace += len(other.reads)
 			}
 		}
-		if len(seen.reads) >= maxReads || namespace >= maxNamespaceReads || all >= maxAllReads {
+		if namespace >= maxNamespaceReads || all >= maxAllReads {
 			return false
 		}
 		s.changed = true

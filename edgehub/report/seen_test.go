@@ -74,11 +74,11 @@ func TestSeen(t *testing.T) {
 func TestSeenTwiceIsNotedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewSeen(time.Now)
-		if !s.Due("app", "token", false) || s.Due("app", "token", false) || !s.Due("app", "another", false) || !s.Due("ap", "ptoken", false) || !s.Due("app", "token", true) || s.Due("app", "token", true) {
+		if !s.Due("app", "token") || s.Due("app", "token") || !s.Due("app", "another") || !s.Due("ap", "ptoken") || !s.Due("app", "token", "/api", "a") || s.Due("app", "token", "/api", "a") {
 			t.Error("callers are not told apart, or noted twice")
 		}
 		time.Sleep(seenGrain)
-		if !s.Due("app", "token", false) {
+		if !s.Due("app", "token") {
 			t.Error("not after a while either")
 		}
 	})
@@ -89,7 +89,7 @@ func TestSeenIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewSeen(time.Now)
 		for i := range 10 * maxRecent {
-			s.Due(fmt.Sprint(i), "", false)
+			s.Due(fmt.Sprint(i), "")
 		}
 		for i := range 10 * maxPairs {
 			s.Note(Request{Pair: Pair{fmt.Sprint(i), ""}, Pod: "", UID: "", Cached: false})
