@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
 	"github.com/edgehub-io/edge-hub/edgehub/cache"
 	"github.com/edgehub-io/edge-hub/edgehub/identity"
@@ -69,10 +70,9 @@ func (h *hub) agents() (cached []report.Agent, uncached []report.Pair) {
 		case len(pods) == 0:
 			continue // that it was used once says nothing
 		default:
-			since := h.config.Since(seen.Agent, seen.Namespace)
 			i = len(cached)
-			cached = append(cached, agentOf(seen.Pair, cache.Usage{}, since))
-			cached[i].Unasked = !seen.Asked(since)
+			cached = append(cached, agentOf(seen.Pair, cache.Usage{}, h.config.Since(seen.Agent, seen.Namespace)))
+			cached[i].Unasked = !seen.Asked(begun(cached[i]))
 		}
 		h.judge(&cached[i], &seen)
 	}
@@ -82,11 +82,20 @@ func (h *hub) agents() (cached []report.Agent, uncached []report.Pair) {
 // judge says what a restart of an agent's Pods would fail for although it was never
 // asked for since the agent is cached.
 func (h *hub) judge(agent *report.Agent, seen *report.Sighting) {
-	agent.Pods, agent.Unknown = seen.Pods(), seen.Unknown(agent.Since)
+	agent.Pods, agent.Unknown = seen.Pods(), seen.Unknown(begun(*agent))
 	if n, example := h.store.Unkept(slices.Collect(maps.Keys(seen.Reads))); n > 0 {
 		agent.Missing[v1alpha1.NodeAgentNotRestarted] = n
 		agent.Example[v1alpha1.NodeAgentNotRestarted] = example
 	}
+}
+
+// begun is when the hub began to cache an agent: nobody has read past it before if it
+// is one that is always cached, whenever a configuration came.
+func begun(agent report.Agent) time.Time {
+	if hubconfig.IsAlwaysCached(agent.Agent) {
+		return time.Time{}
+	}
+	return agent.Since
 }
 
 func agentOf(pair report.Pair, u cache.Usage, since time.Time) report.Agent {
