@@ -60,7 +60,9 @@ func TestTheHubLendsItsCredentialToNoOne(t *testing.T) {
 		}
 	}
 	for uri, n := range j.asked {
-		if known := strings.Count(j.log, ": "+uri+" with status code "); j.count[uri] > 0 && n > known {
+		// Values of what is no option of Kubernetes are not logged.
+		logged := regexp.MustCompile(`([?&]x)=[^&]+`).ReplaceAllString(uri, "$1=...")
+		if known := strings.Count(j.log, ": "+logged+" with status code "); j.count[uri] > 0 && n > known {
 			t.Errorf("%s reached upstream %d times, and the hub knows of %d", uri, n, known)
 		}
 	}

@@ -281,7 +281,7 @@ func TestRBACIsNoWiderThanNeeded(t *testing.T) {
 		{"hub", "list nodes", false},
 		{"hub", "create edgehubnodes", true},
 		{"hub", "patch edgehubnodes --subresource=status", true},
-		{"hub", "delete edgehubnodes", false},
+		{"hub", "delete edgehubnodes", true},
 		{"hub", "list edgehubnodes", false},
 		{"hub", "create certificatesigningrequests", true},
 		{"hub", "get certificatesigningrequests/x", true},
