@@ -224,9 +224,10 @@ func TestAListThatWasLostWithTheHubIsListedAgain(t *testing.T) {
 		h, _ := crashFixture(t)
 		defer h.stop()
 		open := func() {
-			h.Store = Open(Options{FS: h.disk, Journal: journal.Options{Interval: syncInterval}, Key: sealKey, State: state})
+			h.Store = Open(Options{FS: h.disk, Journal: journal.Options{Interval: syncInterval}, Key: sealKey, State: state,
+				AlwaysCached: func(agent string) bool { return agent == "kubelet" }})
 			h.opened = append(h.opened, h.Store)
-			h.setAgents("app", "other")
+			h.setAgents("app", "other", "kubelet")
 		}
 		open()
 		f := &h.fixture
@@ -248,11 +249,14 @@ func TestAListThatWasLostWithTheHubIsListedAgain(t *testing.T) {
 		lost := watch("app", inA)
 		known := watch("app", "/api/v1/namespaces/c/configmaps")
 		never := watch("other", inA)
+		always := watch("kubelet", inA) // of which nothing is left
 		f.pass(behindWait - 2*time.Second)
 		expectNothing(t, lost)
 		f.saveDemand()
 		f.pass(behindWait + 3*time.Second)
 		expectTold(t, lost, ended)
+		f.pass(behindPace + time.Second)
+		expectTold(t, always, ended)
 		f.pass(afterStart)
 		late := watch("app", "/api/v1/namespaces/d/configmaps")
 		f.pass(time.Hour)

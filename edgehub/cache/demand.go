@@ -272,9 +272,10 @@ func (v *view) judge(s *Store) {
 const afterStart = 5 * time.Minute
 
 // mayHaveLost reports whether a view that nobody knew to be missing may have been on
-// the disk if the hub had not been killed: its list was delivered, and not synced.
+// the disk if the hub had not been killed, or somebody had not removed it: its list was
+// delivered through the hub.
 func (s *Store) mayHaveLost(agent string) bool {
-	return s.state != nil && s.before.Has(agent) && s.clock.Since(s.opened) <= afterStart
+	return s.state != nil && (s.before.Has(agent) || s.always(agent)) && s.clock.Since(s.opened) <= afterStart
 }
 
 // lose notes that a view may have been lost.

@@ -50,6 +50,9 @@ type Options struct {
 	// Admits reports whether anything that an identity reads under a cached agent
 	// may be kept. The same holds for it; nil admits everybody.
 	Admits func(agent, identity string) bool
+	// AlwaysCached reports whether an agent is one that nobody has used before it was
+	// cached; nil if none is.
+	AlwaysCached func(agent string) bool
 	// Relists reports whether watches of the ServiceAccounts of a namespace, as an
 	// agent, whose list was not cached are ended, so that their clients list
 	// again. The same holds for it; nil relists nobody.
@@ -71,6 +74,7 @@ type Store struct {
 	clock       clock.WithTicker
 	opened      time.Time
 	before      sets.Set[string] // agents of which an earlier run has left a directory
+	always      func(agent string) bool
 	metrics     *metrics
 	budget      budget
 	pages       pages
@@ -157,6 +161,9 @@ func Open(options Options) *Store {
 	options.Journal.OnStaged = s.ledger.grewStaged
 	s.journal = journal.Open(journal.Observe(options.FS, s.disk.observe), options.Journal)
 	s.before = s.agentsOnDisk()
+	if s.always = options.AlwaysCached; s.always == nil {
+		s.always = func(string) bool { return false }
+	}
 	if options.Registry != nil {
 		s.metrics.register(options.Registry, s, options.Listed)
 	}

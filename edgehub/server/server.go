@@ -231,6 +231,7 @@ func newHub(options Options, state *os.Root, files journal.FS) (*hub, error) {
 		Admits: func(agent, key string) bool {
 			return h.config.Current().Admits(agent, identity.NamespaceOf(key))
 		},
+		AlwaysCached: hubconfig.IsAlwaysCached,
 		Relists:      func(agent, namespace string) bool { return h.config.Current().Relists(agent, namespace) },
 		RelistSpread: options.RelistSpread,
 		Online:       h.upstream.Up,
