@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -19,16 +20,30 @@ type auditLog struct {
 	path string
 }
 
-// mark is a moment: how many bytes the log had.
+// maxEntry is more than an entry of the log has.
+const maxEntry = 1 << 20
+
+// mark is a moment: how many bytes the log's whole lines had. kube-apiserver writes one
+// in several pieces if it is long.
 func (a *auditLog) mark() (int64, error) {
-	info, err := os.Stat(a.path)
+	f, err := os.Open(a.path)
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, err
 	}
-	return info.Size(), nil
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return 0, err
+	}
+	from := max(0, size-maxEntry)
+	end := make([]byte, size-from)
+	if _, err := f.ReadAt(end, from); err != nil {
+		return 0, err
+	}
+	return from + int64(bytes.LastIndexByte(end, '\n')) + 1, nil
 }
 
 // requests are counted by what they ask for, such as "patch edgehubpolicies/status".

@@ -102,6 +102,10 @@ func TestRequestsAreCounted(t *testing.T) {
 	if rest := all.but("configmaps"); rest.total() != 1 {
 		t.Errorf("the rest is %v", rest)
 	}
+	whole := int64(len(strings.Join(lines[:len(lines)-1], "\n")) + 1)
+	if mark, err := a.mark(); err != nil || mark != whole {
+		t.Errorf("marked at %d, %v, want where the last whole line ends, %d", mark, err, whole)
+	}
 	later, _, err := a.between(int64(len(lines[0])+1), 0)
 	if err != nil || later.total() != 2 {
 		t.Errorf("later there are %v, %v", later, err)
