@@ -143,10 +143,11 @@ func TestReadsThatAreGivenUpMakeNoMoreConnections(t *testing.T) {
 		}
 		cancel()
 	}
-	if most := maxDials * (1 + int(time.Since(start)/time.Second)); size(http1) > most {
-		t.Errorf("%d reads in %v made %d connections", reads, time.Since(start), size(http1))
+	took := time.Since(start)
+	if most := maxDials * (1 + int(took/time.Second)); size(http1) > most {
+		t.Errorf("%d reads in %v made %d connections", reads, took, size(http1))
 	}
-	if http2.Load() == 0 {
-		t.Skip("this machine is too slow to make so many in a second")
+	if took < time.Second && http2.Load() == 0 {
+		t.Errorf("none of %d reads in %v went another way", reads, took)
 	}
 }
