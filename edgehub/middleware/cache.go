@@ -42,6 +42,9 @@ func WithCache(c Cache, next http.Handler) http.Handler {
 			return
 		}
 		exchangeOf(r.Context()).Source = sourceCloud
+		if h.caches {
+			askReadably(r, h.info)
+		}
 		h.asked = c.Store.Asked()
 		hooks := &upstream.Hooks{Response: h.response, Failed: h.failed}
 		next.ServeHTTP(w, r.WithContext(upstream.WithHooks(r.Context(), hooks)))

@@ -3,7 +3,6 @@ package middleware
 import (
 	"fmt"
 	"net/http"
-	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,7 +35,7 @@ func WithRewrite(endpoint rewrite.Endpoint, isNode func(*http.Request) bool, nex
 			next.ServeHTTP(w, r)
 			return
 		}
-		switch known := rewritable(accept); known {
+		switch known := readable(accept); known {
 		case accept:
 		case "":
 			status.Write(w, status.New(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, 0,
@@ -57,23 +56,6 @@ func WithRewrite(endpoint rewrite.Endpoint, isNode func(*http.Request) bool, nex
 			panic(http.ErrAbortHandler) // so that the client sees that it is not whole
 		}
 	})
-}
-
-// rewritable is what of an Accept header (RFC 9110, 12.5.1) can be rewritten.
-func rewritable(accept string) string {
-	clauses := strings.Split(accept, ",")
-	known := slices.DeleteFunc(slices.Clone(clauses), func(clause string) bool {
-		mediaType, _, _ := strings.Cut(clause, ";")
-		switch strings.ToLower(strings.TrimSpace(mediaType)) {
-		case "", "*/*", "application/*", "application/json", "application/vnd.kubernetes.protobuf":
-			return false
-		}
-		return true
-	})
-	if len(known) == len(clauses) {
-		return accept
-	}
-	return strings.Trim(strings.Join(known, ","), ", ")
 }
 
 // rewritten is an answer that is changed on its way.
@@ -110,9 +92,9 @@ func (w *rewritten) begin() error {
 	mediaType, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	var enc capture.Encoding
 	switch strings.TrimSpace(mediaType) {
-	case "application/json":
+	case typeJSON:
 		enc = capture.JSON
-	case "application/vnd.kubernetes.protobuf":
+	case typeProtobuf:
 		enc = capture.Protobuf
 	default:
 		return fmt.Errorf("kube-apiserver answered in %q, which can't be rewritten", mediaType)

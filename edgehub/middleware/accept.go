@@ -1,0 +1,53 @@
+package middleware
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"k8s.io/apiserver/pkg/endpoints/request"
+)
+
+// readable is what of an Accept header (RFC 9110, 12.5.1) names answers that edge-hub
+// can read: JSON, protobuf, and what may be either.
+func readable(accept string) string {
+	clauses := strings.Split(accept, ",")
+	known := slices.DeleteFunc(slices.Clone(clauses), func(clause string) bool {
+		switch mediaTypeOf(clause) {
+		case "", "*/*", "application/*", typeJSON, typeProtobuf:
+			return false
+		}
+		return true
+	})
+	if len(known) == len(clauses) {
+		return accept
+	}
+	return strings.Trim(strings.Join(known, ","), ", ")
+}
+
+const (
+	typeJSON     = "application/json"
+	typeProtobuf = "application/vnd.kubernetes.protobuf"
+)
+
+func mediaTypeOf(clause string) string {
+	mediaType, _, _ := strings.Cut(clause, ";")
+	return strings.ToLower(strings.TrimSpace(mediaType))
+}
+
+// askReadably has a read of a cached agent answered in what can be recorded, where the
+// agent names JSON or protobuf beside what can't be: client-go does, with
+// ClientsPreferCBOR (KEP-4222). A header that names none of the two goes as it is.
+func askReadably(r *http.Request, info *request.RequestInfo) {
+	if r.Method != http.MethodGet || !info.IsResourceRequest {
+		return
+	}
+	accept := strings.Join(r.Header.Values("Accept"), ",")
+	known := readable(accept)
+	if known != accept && slices.ContainsFunc(strings.Split(known, ","), func(clause string) bool {
+		mediaType := mediaTypeOf(clause)
+		return mediaType == typeJSON || mediaType == typeProtobuf
+	}) {
+		r.Header.Set("Accept", known)
+	}
+}
