@@ -549,7 +549,7 @@ func TestPodsThatNothingReplacesNeedAttention(t *testing.T) {
 	e.Expect(e.announced()).To(ConsistOf(ContainSubstring("Normal Applied"), ContainSubstring("Warning PodsNeedAttention")))
 
 	e.Expect(e.client.Delete(t.Context(), pod, client.GracePeriodSeconds(0))).To(Succeed())
-	e.Eventually(func() error { return e.client.Get(t.Context(), client.ObjectKeyFromObject(pod), pod) }).ShouldNot(Succeed())
+	e.Eventually(func() error { return e.client.Get(t.Context(), client.ObjectKeyFromObject(pod), pod) }).WithTimeout(20 * time.Second).ShouldNot(Succeed())
 	policy = e.reconcile("one")
 	e.expectCondition(policy, "Ready", "True", "Ready")
 }

@@ -82,7 +82,7 @@ func newStagedWorld(t *testing.T) *world {
 	t.Helper()
 	stage.Lock()
 	defer stage.Unlock()
-	w := &world{T: t, WithT: NewWithT(t), cluster: stage.cluster}
+	w := &world{T: t, WithT: newWithT(t), cluster: stage.cluster}
 	if stage.cluster == nil {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
@@ -131,7 +131,7 @@ func (s *site) claim(what string, check func(s *site)) {
 	s.Helper()
 	s.Run(what, func(t *testing.T) {
 		w := *s.world
-		w.T, w.WithT = t, NewWithT(t)
+		w.T, w.WithT = t, newWithT(t)
 		check(&site{&w, s.link})
 	})
 }

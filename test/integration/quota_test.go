@@ -126,7 +126,7 @@ func TestAFullDiskDegradesCachingNeverProxying(t *testing.T) {
 		took := time.Since(start)
 		w.Expect(through.Code).To(Equal(http.StatusOK))
 		w.Expect(normalize(w, through.Body)).To(Equal(normalize(w, w.direct(r).Body)))
-		w.Expect(took).To(BeNumerically("<", 2*time.Second)) // 0.1 s more than else where nothing else runs
+		w.Expect(took).To(BeNumerically("<", 10*time.Second)) // 0.1 s more than else where nothing else runs
 	}
 	for i := range 10 {
 		read(i)

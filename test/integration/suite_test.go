@@ -51,9 +51,16 @@ type world struct {
 	other   string // of ServiceAccount other
 }
 
+// newWithT waits for longer than gomega does, since machines that run tests are busy.
+func newWithT(t *testing.T) *WithT {
+	g := NewWithT(t)
+	g.SetDefaultEventuallyTimeout(time.Minute)
+	return g
+}
+
 func newWorld(t *testing.T, extra ...string) *world {
 	t.Helper()
-	w := &world{T: t, WithT: NewWithT(t)}
+	w := &world{T: t, WithT: newWithT(t)}
 	w.cluster = cluster.StartT(t, cluster.Options{})
 	w.client = kubernetes.NewForConfigOrDie(w.cluster.RESTConfig())
 	w.seed()

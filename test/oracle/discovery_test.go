@@ -53,7 +53,7 @@ func TestDiscoveryIsKubeAPIServers(t *testing.T) {
 			continue // is not kept
 		}
 		var got *hub.Response
-		w.Eventually(func() int { got = ask(w.hub.URL(), "program", d); return got.Code }).WithTimeout(5*time.Second).Should(Equal(http.StatusOK), "%+v", d)
+		w.Eventually(func() int { got = ask(w.hub.URL(), "program", d); return got.Code }).WithTimeout(20*time.Second).Should(Equal(http.StatusOK), "%+v", d)
 		for _, name := range []string{"Content-Type", "Etag"} {
 			w.Expect(got.Header.Get(name)).To(Equal(want[i].Header.Get(name)), "%s of %+v", name, d)
 		}
