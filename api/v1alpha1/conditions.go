@@ -148,8 +148,9 @@ const (
 	// ReasonWindowInvalid: the time zone of restart.window is not known to the
 	// operator. (False, and Stalled)
 	ReasonWindowInvalid = "WindowInvalid"
-	// ReasonRestartFailed: reading or evicting Pods failed; the operator
-	// retries. (False)
+	// ReasonRestartFailed: reading or evicting Pods failed, or the eviction of the
+	// only Pods left is denied by an admission webhook, say; the operator retries.
+	// (False)
 	ReasonRestartFailed = "RestartFailed"
 )
 

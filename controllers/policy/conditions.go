@@ -110,6 +110,11 @@ func restartOutcome(policy *v1alpha1.EdgeHubPolicy, result rollout.Result, gate 
 		return failed(v1alpha1.ReasonDisruptionBudget, "%s", result.Blocked)
 	case result.Holder != "":
 		return failed(v1alpha1.ReasonOtherRollout, "EdgeHubPolicy %s restarts Pods of the same workload now", result.Holder)
+	case result.Denied != "":
+		return failed(v1alpha1.ReasonRestartFailed, "%s: it is asked for again; have it allowed, or give the Pod the annotation %s=%s to leave it as it is",
+			truncate(result.Denied), v1alpha1.RestartAnnotation, v1alpha1.NeverRestart)
+	case result.Busy:
+		return failed(v1alpha1.ReasonRestarting, "%s left, kube-apiserver has no time for evictions now: they are asked for again", counted(left, "Pod"))
 	case counts.Unavailable > 0:
 		return failed(v1alpha1.ReasonWaitingForPods, "waiting for %s, unavailable for other reasons%s", counted(int(counts.Unavailable), "Pod"), suchAs(result.Unavailable))
 	case left == 0:

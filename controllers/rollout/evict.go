@@ -30,7 +30,7 @@ const (
 // evictions counts requests for evictions by what came of them.
 var evictions = prometheus.NewCounterVec(prometheus.CounterOpts{
 	Name: "edgehub_operator_evictions_total",
-	Help: "Evictions that were asked for, by result: evicted, gone if the Pod was not there any more, blocked by a PodDisruptionBudget, overloaded if kube-apiserver had no time, or failed.",
+	Help: "Evictions that were asked for, by result: evicted, gone if the Pod was not there any more, blocked by a PodDisruptionBudget, overloaded if kube-apiserver had no time, or failed, also if a webhook denied it.",
 }, []string{"result"})
 
 func init() {
@@ -94,8 +94,9 @@ func (b budgets) allowed(pod Pod, now time.Time) {
 // answer is what came of a request for the eviction of a Pod.
 type answer struct {
 	pod     Pod
-	blocked bool // PodDisruptionBudgets refuse, which r.budgets then knows
-	busy    bool // kube-apiserver had no time; the Pod may be evicted all the same
+	blocked bool   // PodDisruptionBudgets refuse, which r.budgets then knows
+	denied  string // why it was denied otherwise, empty if it was not
+	busy    bool   // kube-apiserver had no time; the Pod may be evicted all the same
 	err     error
 }
 
@@ -128,10 +129,13 @@ func (r *Restarter) evict(ctx context.Context, pods []Pod) []answer {
 // judge says what kube-apiserver's answer means.
 func (r *Restarter) judge(ctx context.Context, a *answer) {
 	result := "failed"
+	denied := denial(a.err)
 	switch {
 	case a.err == nil:
 		result = "evicted"
 		r.budgets.allowed(a.pod, r.now())
+	case denied != "":
+		a.denied, a.err = denied, nil
 	case apierrors.IsNotFound(a.err), apierrors.IsConflict(a.err):
 		// The Pod is gone, and perhaps replaced by one of the same name: what
 		// the eviction was for is done.

@@ -23,6 +23,7 @@ type troubles struct {
 	hubs    bool // hubs take the configuration late
 	lag     bool // the operator sees Pods as they were some time ago
 	budgets bool // PodDisruptionBudgets refuse evictions
+	denials bool // a webhook denies the evictions of some Pods, until nodes that are dead return, and of others now and then
 	unseen  bool // there is no podSelector: a new Pod is known when its hub has seen it
 }
 
@@ -42,6 +43,7 @@ type world struct {
 	evicted   int
 	tainted   int                // Pods that were deleted because their node is dead
 	pinned    map[types.UID]bool // Pods on nodes that are dead from the start
+	denied    map[types.UID]bool // Pods whose eviction is denied
 	troubles
 }
 
@@ -70,7 +72,7 @@ func newWorld(seed uint64, troubles troubles) *world {
 	random := rand.New(rand.NewPCG(seed, 0))
 	w := &world{
 		random: random, now: now, desired: map[types.UID]int{}, kind: map[types.UID]string{}, budget: map[types.UID]int{},
-		pinned: map[types.UID]bool{}, troubles: troubles,
+		pinned: map[types.UID]bool{}, denied: map[types.UID]bool{}, troubles: troubles,
 	}
 	w.restarter = NewRestarter(nil, w, func() time.Time { return w.now })
 	for i := range w.rules {
@@ -93,6 +95,7 @@ func newWorld(seed uint64, troubles troubles) *world {
 			p := w.create(workload)
 			p.Created, p.ReadySince = cutoff.Add(-time.Hour), cutoff.Add(-time.Hour)
 			p.Scheduled, p.Edge, p.NodeReady, p.Selected, p.Affected, p.HubCurrent = true, true, true, true, true, true
+			w.denied[p.UID] = w.denials && random.IntN(4) == 0
 			switch {
 			case random.IntN(8) == 0:
 				p.NodeReady, p.NodeLostAt, p.ReadySince, w.pinned[p.UID] = false, cutoff.Add(-time.Minute), time.Time{}, true
@@ -171,6 +174,7 @@ func (w *world) revive() {
 		}
 	}
 	clear(w.pinned)
+	clear(w.denied)
 	w.shown = slices.Clone(w.pods) // what nobody could know is no fault
 }
 
@@ -270,7 +274,13 @@ func (w *world) step(t *testing.T) {
 	i := w.random.IntN(len(w.rules))
 	rules, name := w.rules[i], fmt.Sprint("policy-", i)
 	rules.Held = func(workload types.UID) bool { return w.restarter.claims.holder(workload, name, w.now) != "" }
-	rules.Blocked = w.refuses
+	refused := w.restarter.refused[name]
+	if refused == nil {
+		refused = refusals{}
+		w.restarter.refused[name] = refused
+	}
+	rules.Asked = func(p Pod) time.Time { return refused.asked(p.UID) }
+	rules.Blocked = func(p Pod) bool { return w.refuses(p) || refused.denying(p.UID, w.now) != nil }
 	pods := slices.Clone(w.shown)
 	if err := w.restarter.overlayEvicted(t.Context(), "default", pods); err != nil {
 		t.Fatal(err)
@@ -287,6 +297,10 @@ func (w *world) step(t *testing.T) {
 	}
 	for _, p := range plan.Restart {
 		if w.refuses(p) {
+			return
+		}
+		if w.denied[p.UID] || w.denials && w.random.IntN(8) == 0 {
+			refused.denied(p.UID, "no", w.now)
 			return
 		}
 		w.evict(t, p, rules)
@@ -313,7 +327,7 @@ func (w *world) evict(t *testing.T, p Pod, rules Rules) {
 }
 
 func (w *world) pending() bool {
-	return slices.ContainsFunc(w.pods, func(p Pod) bool { return p.Affected && !w.pinned[p.UID] && !w.stuck(p) })
+	return slices.ContainsFunc(w.pods, func(p Pod) bool { return p.Affected && !w.pinned[p.UID] && !w.stuck(p) && !w.denied[p.UID] })
 }
 
 // roll lets things happen until the rollout is done as far as dead nodes allow, and
@@ -343,10 +357,10 @@ func (w *world) roll(t *testing.T, seed uint64, check func()) {
 // time are more Pods unavailable than the more generous one allows, no ReplicaSet or
 // StatefulSet that lacks as many Pods loses another one, every rollout finishes, and
 // no Pod is restarted that need not be. In some of the fleets the operator's cache
-// trails, PodDisruptionBudgets refuse, or hubs have to see a Pod first.
+// trails, PodDisruptionBudgets or webhooks refuse, or hubs have to see a Pod first.
 func TestRollouts(t *testing.T) {
 	for seed := range uint64(500) {
-		w := newWorld(seed, troubles{hubs: seed%2 == 0, lag: seed%3 == 0, budgets: seed%5 == 0, unseen: seed%7 == 0})
+		w := newWorld(seed, troubles{hubs: seed%2 == 0, lag: seed%3 == 0, budgets: seed%5 == 0, denials: seed%11 < 3, unseen: seed%7 == 0})
 		toRestart := len(w.pods)
 		limit := max(w.limit(w.rules[0]), w.limit(w.rules[1]))
 		w.roll(t, seed, func() {
@@ -367,7 +381,7 @@ func TestRollouts(t *testing.T) {
 // included.
 func TestRolloutOfOnePolicy(t *testing.T) {
 	for seed := range uint64(500) {
-		w := newWorld(seed, troubles{hubs: seed%2 == 0, lag: seed%3 == 0, budgets: seed%5 == 0, unseen: seed%7 == 0})
+		w := newWorld(seed, troubles{hubs: seed%2 == 0, lag: seed%3 == 0, budgets: seed%5 == 0, denials: seed%11 < 3, unseen: seed%7 == 0})
 		w.rules[1] = w.rules[0]
 		w.roll(t, seed, func() {
 			if got := w.unavailable(w.rules[0]); got > w.limit(w.rules[0]) {
@@ -382,7 +396,7 @@ func TestRolloutOfOnePolicy(t *testing.T) {
 // broken, and every rollout still finishes.
 func TestRolloutsInTrouble(t *testing.T) {
 	for seed := range uint64(500) {
-		w := newWorld(seed, troubles{pods: true, nodes: seed%2 == 0, hubs: seed%3 == 0, budgets: seed%5 == 0, unseen: seed%7 == 0})
+		w := newWorld(seed, troubles{pods: true, nodes: seed%2 == 0, hubs: seed%3 == 0, budgets: seed%5 == 0, denials: seed%11 < 3, unseen: seed%7 == 0})
 		w.roll(t, seed, func() {})
 	}
 }

@@ -25,6 +25,10 @@ type Rules struct {
 	// Blocked reports the Pods that must not be evicted now although the rules
 	// allow it. Nil blocks none.
 	Blocked func(Pod) bool
+	// Asked is when the eviction of a Pod was last asked for in vain, zero if it was
+	// not. Those go last, the one asked for longest ago first, so that each has its
+	// turn however many are refused. Nil is zero for all.
+	Asked func(Pod) time.Time
 	// Held reports the workloads that another rollout restarts. Nil holds none.
 	Held func(workload types.UID) bool
 }
@@ -109,7 +113,11 @@ func MakePlan(pods []Pod, desired map[types.UID]int, rules Rules, now time.Time)
 		// One that serves, but not for long enough, counts as unavailable, so
 		// that taking it away would not show: its turn comes later.
 		if wait == 0 && tally.knows(pod) {
-			candidates = append(candidates, candidate{pod, available})
+			c := candidate{Pod: pod, available: available}
+			if rules.Asked != nil {
+				c.asked = rules.Asked(pod)
+			}
+			candidates = append(candidates, c)
 		}
 	}
 	tally.addMissing()
@@ -173,10 +181,12 @@ func (p *Plan) choose(candidates []candidate, tally *tally, rules Rules) {
 	unavailable, restarting := tally.unavailable, tally.restarting
 	taken := map[types.UID]int{}
 	for _, c := range candidates {
-		if restarting >= limit || (c.available && unavailable >= limit) {
-			// Candidates that are unavailable come first, so nothing that
-			// follows is allowed either.
+		if restarting >= limit {
 			return
+		}
+		if c.available && unavailable >= limit {
+			// One that is unavailable may follow, if it was refused before.
+			continue
 		}
 		if c.available && c.Kind != "DaemonSet" && tally.lacks(c.Workload)+taken[c.Workload] >= limit {
 			if p.Lacking == "" || c.Workload < p.Lacking {
@@ -230,10 +240,15 @@ func earlier(a, b time.Duration) time.Duration {
 type candidate struct {
 	Pod
 	available bool
+	asked     time.Time
 }
 
-// compare orders unavailable Pods first, then older ones, then by name.
+// compare orders those that were not asked for in vain first, then unavailable Pods,
+// then older ones, then by name.
 func (c candidate) compare(other candidate) int {
+	if order := c.asked.Compare(other.asked); order != 0 {
+		return order
+	}
 	if c.available != other.available {
 		if c.available {
 			return 1

@@ -58,6 +58,7 @@ func TestMakePlan(t *testing.T) {
 		maxUnavailable intstr.IntOrString
 		minReady       time.Duration
 		blocked        []string
+		asked          []string // in vain, in this order
 		want           []string
 		wantCounts     v1alpha1.PodCounts
 		wantBlocked    int
@@ -246,6 +247,16 @@ func TestMakePlan(t *testing.T) {
 			wantCounts:  v1alpha1.PodCounts{Matched: 3, Pending: 3},
 			wantBlocked: 1,
 		}, {
+			name: "who was asked for in vain goes last, by when that was", desired: 4, maxUnavailable: intstr.FromInt32(3), asked: []string{"c", "a"},
+			pods:       []Pod{pod("a"), pod("b"), pod("c"), pod("d")},
+			want:       []string{"b", "d", "c"},
+			wantCounts: v1alpha1.PodCounts{Matched: 4, Pending: 4},
+		}, {
+			name: "also one that is unavailable, which may be asked for when no other may", desired: 3, asked: []string{"a"},
+			pods:       []Pod{pod("a", notReady), pod("b"), pod("c")},
+			want:       []string{"a"},
+			wantCounts: v1alpha1.PodCounts{Matched: 3, Pending: 3, Unavailable: 1},
+		}, {
 			name: "percentages are rounded down", desired: 5, maxUnavailable: intstr.FromString("50%"),
 			pods:       []Pod{pod("a"), pod("b"), pod("c"), pod("d"), pod("e")},
 			want:       []string{"a", "b"},
@@ -271,6 +282,12 @@ func TestMakePlan(t *testing.T) {
 				Cutoff: cutoff, MaxUnavailable: test.maxUnavailable, MinReady: test.minReady,
 				Blocked: func(p Pod) bool { return slices.Contains(test.blocked, p.Name) },
 				Held:    func(types.UID) bool { return test.held },
+				Asked: func(p Pod) time.Time {
+					if i := slices.Index(test.asked, p.Name); i >= 0 {
+						return now.Add(time.Duration(i-10) * time.Second)
+					}
+					return time.Time{}
+				},
 			}
 			plan := MakePlan(test.pods, map[types.UID]int{"w": test.desired}, rules, now)
 			var got []string

@@ -48,6 +48,8 @@ type Restarter struct {
 
 	budgets budgets
 	claims  claims
+	// refused are the refusals of other kinds, by policy, namespace/name.
+	refused map[string]refusals
 	// evicted are Pods whose eviction was requested, by namespace, for as long
 	// as the cache shows them as if nothing had happened.
 	evicted map[string]map[types.UID]bool
@@ -63,7 +65,7 @@ type Restarter struct {
 // must not be stale.
 func NewRestarter(cached client.Client, live client.Reader, now func() time.Time) *Restarter {
 	return &Restarter{
-		client: cached, live: live, now: now, budgets: budgets{}, claims: claims{},
+		client: cached, live: live, now: now, budgets: budgets{}, claims: claims{}, refused: map[string]refusals{},
 		evicted: map[string]map[types.UID]bool{}, compared: map[string]bool{}, last: map[string]time.Time{},
 	}
 }
@@ -72,6 +74,7 @@ func NewRestarter(cached client.Client, live client.Reader, now func() time.Time
 func (r *Restarter) Forget(policy string) {
 	r.claims.set(policy, nil, r.now())
 	delete(r.last, policy)
+	delete(r.refused, policy)
 }
 
 // Result is what a step found and did.
@@ -86,6 +89,11 @@ type Result struct {
 	// otherwise, empty if none does. The first refusal does not count: it is
 	// normal just after a Pod became ready, which budgets learn a moment later.
 	Blocked string
+	// Denied says which Pod's eviction is denied otherwise, of those that may be
+	// restarted, and by whom; empty if none is.
+	Denied string
+	// Busy is true if kube-apiserver had no time for an eviction.
+	Busy bool
 	// Holder is another policy, namespace/name, whose rollout Pods wait for.
 	Holder string
 	// Broken are the nodes that became unreachable after Pods were restarted on
@@ -106,8 +114,6 @@ type Result struct {
 	// NextCheck is when to step again although nothing that is watched changes.
 	// Zero if there is no need to.
 	NextCheck time.Duration
-
-	busy bool // kube-apiserver has no time now
 }
 
 // NothingLeft reports whether no selected Pod has to be restarted that can be
@@ -131,6 +137,10 @@ func (r *Restarter) Step(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, hu
 		return Result{}, err
 	}
 	name := policy.Namespace + "/" + policy.Name
+	if r.refused[name] == nil {
+		r.refused[name] = refusals{}
+	}
+	r.refused[name].keep(observed.Pods)
 	result, err := r.carryOut(ctx, policy.Namespace, name, observed, RulesOf(policy), evict)
 	if len(result.Evicted) > 0 {
 		r.last[name] = r.now()
@@ -154,12 +164,28 @@ func RulesOf(policy *v1alpha1.EdgeHubPolicy) Rules {
 }
 
 // carryOut plans and evicts until the plan is empty. It plans again whenever a
-// PodDisruptionBudget refuses, so that Pods no budget covers get their turn.
+// PodDisruptionBudget or somebody else refuses, so that Pods of which nobody minds
+// get their turn.
 func (r *Restarter) carryOut(ctx context.Context, namespace, policy string, observed Observation, rules Rules, evict bool) (Result, error) {
 	var result Result
+	refused, denials := r.refused[policy], 0
+	rules.Asked = func(pod Pod) time.Time { return refused.asked(pod.UID) }
 	for {
-		var first *budgetBlock
+		var (
+			first  *budgetBlock
+			denied Pod // the one with the first name, so that the message stays the same
+			until  time.Time
+		)
 		rules.Blocked = func(pod Pod) bool {
+			if denial := refused.denying(pod.UID, r.now()); denial != nil {
+				if denied.Name == "" || pod.Name < denied.Name {
+					denied = pod
+				}
+				if until.IsZero() || denial.until.Before(until) {
+					until = denial.until
+				}
+				return true
+			}
 			block := r.budgets.blocking(pod, r.now())
 			if block != nil && (first == nil || block.until.Before(first.until)) {
 				first = block
@@ -181,7 +207,12 @@ func (r *Restarter) carryOut(ctx context.Context, namespace, policy string, obse
 		if plan.Held > 0 {
 			result.NextCheck = earlier(result.NextCheck, heldInterval)
 		}
-		if plan.Blocked > 0 {
+		result.Denied = ""
+		if denied.Name != "" {
+			result.Denied = fmt.Sprintf("Pod %s can't be evicted: %s", denied.Name, refused[denied.UID].message)
+			result.NextCheck = earlier(result.NextCheck, max(until.Sub(r.now()), firstBackOff))
+		}
+		if first != nil {
 			if first.delay > firstBackOff {
 				result.Blocked = first.message
 			}
@@ -201,25 +232,27 @@ func (r *Restarter) carryOut(ctx context.Context, namespace, policy string, obse
 			}
 			continue
 		}
-		if err := r.evictAll(ctx, plan.Restart, observed.Pods, &result); err != nil || len(result.Evicted) == maxEvictions {
+		more, err := r.evictAll(ctx, refused, plan.Restart, observed.Pods, &result)
+		denials += more
+		if err != nil || len(result.Evicted) == maxEvictions {
 			return result, err
 		}
-		if result.busy {
-			result.NextCheck = earlier(result.NextCheck, busyInterval)
+		if result.Busy || denials >= maxDenied {
+			result.NextCheck = busyInterval
 			return result, nil
 		}
 	}
 }
 
-// evictAll evicts Pods until a PodDisruptionBudget refuses or enough were evicted.
-// More and more are asked for side by side, so that a budget that allows little has
-// little to refuse.
-func (r *Restarter) evictAll(ctx context.Context, restart, pods []Pod, result *Result) error {
+// evictAll evicts Pods until one is refused or enough were evicted. More and more are
+// asked for side by side, so that a budget that allows little has little to refuse. It
+// returns how many were denied.
+func (r *Restarter) evictAll(ctx context.Context, refused refusals, restart, pods []Pod, result *Result) (int, error) {
 	for atOnce := 1; len(restart) > 0; atOnce = min(2*atOnce, maxAtOnce) {
 		room := maxEvictions - len(result.Evicted)
 		if room == 0 {
 			result.NextCheck = time.Millisecond
-			return nil
+			return 0, nil
 		}
 		batch := restart[:min(len(restart), room, atOnce)]
 		restart = restart[len(batch):]
@@ -231,28 +264,35 @@ func (r *Restarter) evictAll(ctx context.Context, restart, pods []Pod, result *R
 		var (
 			errs    []error
 			blocked bool
+			denied  int
 		)
 		for _, answer := range r.evict(ctx, batch) {
 			switch {
 			case answer.err != nil:
 				errs = append(errs, answer.err)
+				refused.postpone(answer.pod.UID, r.now())
+			case answer.denied != "":
+				r.markEvicted(answer.pod, false)
+				refused.denied(answer.pod.UID, answer.denied, r.now())
+				denied++
 			case answer.blocked:
 				r.markEvicted(answer.pod, false)
 				blocked = true
 			case answer.busy:
 				// It may have been evicted: the next step looks.
-				result.busy = true
+				result.Busy = true
+				refused.postpone(answer.pod.UID, r.now())
 			default:
 				log.FromContext(ctx).Info("Evicted Pod", "pod", answer.pod.Name)
 				result.Evicted = append(result.Evicted, answer.pod)
 				terminate(pods, answer.pod.UID, r.now())
 			}
 		}
-		if err := errors.Join(errs...); err != nil || blocked || result.busy {
-			return err
+		if err := errors.Join(errs...); err != nil || blocked || denied > 0 || result.Busy {
+			return denied, err
 		}
 	}
-	return nil
+	return 0, nil
 }
 
 // compare finds the Pods of a namespace that kube-apiserver shows as terminating, or

@@ -435,7 +435,7 @@ func TestEvictionsSideBySideAskABudgetOnce(t *testing.T) {
 	for _, pod := range e.pods("app") {
 		pods = append(pods, Pod{Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, Labels: pod.Labels})
 	}
-	e.Expect(restarter.evictAll(t.Context(), pods, pods, &result)).To(Succeed())
+	e.Expect(restarter.evictAll(t.Context(), refusals{}, pods, pods, &result)).To(BeZero())
 	e.Expect(result.Evicted).To(HaveLen(1))
 	e.Expect(lists).To(Equal(1))
 	e.Expect(restarter.evicted[e.namespace]).To(HaveLen(1), "what was refused is not taken for evicted")
@@ -524,23 +524,116 @@ func TestWhatRefusalsMean(t *testing.T) {
 		}})).To(Succeed())
 	}
 	many := "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+	webhook := func(code int32, reason metav1.StatusReason) error {
+		return &apierrors.StatusError{ErrStatus: metav1.Status{Code: code, Reason: reason, Message: `admission webhook "x" denied the request: no`}}
+	}
 	for _, test := range []struct {
-		err                  error
-		blocked, busy, fails bool
+		err                          error
+		blocked, denied, busy, fails bool
 	}{
 		{err: apierrors.NewInternalError(fmt.Errorf("failed calling webhook")), fails: true},
 		{err: apierrors.NewInternalError(fmt.Errorf("%s", many)), blocked: true},
 		{err: apierrors.NewTooManyRequests("overload", 1), busy: true},
 		{err: apierrors.NewTimeoutError("late", 1), busy: true},
 		{err: apierrors.NewServiceUnavailable("down"), busy: true},
-		{err: apierrors.NewForbidden(corev1.Resource("pods"), "x", nil), fails: true},
+		{err: apierrors.NewForbidden(corev1.Resource("pods"), "x", fmt.Errorf("no")), denied: true},
+		{err: apierrors.NewForbidden(corev1.Resource("pods"), "x", fmt.Errorf(`User "x" cannot create resource "pods/eviction" in API group ""`)), fails: true},
+		{err: apierrors.NewUnauthorized("who"), fails: true},
+		{err: apierrors.NewBadRequest("no"), denied: true},
+		{err: webhook(403, metav1.StatusReasonForbidden), denied: true},
+		{err: webhook(429, metav1.StatusReasonTooManyRequests), denied: true},
+		{err: webhook(500, metav1.StatusReasonInternalError), denied: true},
+		{err: context.DeadlineExceeded, fails: true},
 		{err: apierrors.NewNotFound(corev1.Resource("pods"), "x")},
 	} {
 		restarter := NewRestarter(e.client, e.client, time.Now)
 		a := answer{pod: Pod{Namespace: e.namespace, Name: "x", Labels: map[string]string{"app": "app"}}, err: test.err}
 		restarter.judge(t.Context(), &a)
-		e.Expect([]bool{a.blocked, a.busy, a.err != nil}).To(Equal([]bool{test.blocked, test.busy, test.fails}), "%v", test.err)
+		e.Expect([]bool{a.blocked, a.denied != "", a.busy, a.err != nil}).To(Equal([]bool{test.blocked, test.denied, test.busy, test.fails}), "%v", test.err)
 	}
+}
+
+// TestStepGoesOnBesideAPodThatIsRefused has a Pod, the first in line, whose eviction a
+// webhook denies, or for which kube-apiserver fails or never has time.
+func TestStepGoesOnBesideAPodThatIsRefused(t *testing.T) {
+	denied := apierrors.NewForbidden(corev1.Resource("pods"), "x", fmt.Errorf(`admission webhook "x" denied the request: no`))
+	for name, refusal := range map[string]error{
+		"denied": denied, "failed": apierrors.NewInternalError(fmt.Errorf("failed calling webhook")), "busy": apierrors.NewTooManyRequests("overload", 1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t, "a")
+			e.deployment("app", 3)
+			cutoff := cutoffNow()
+			clock := time.Now()
+			refusing, asked := "", 0
+			restarter := NewRestarter(interceptor.NewClient(e.client, interceptor.Funcs{
+				SubResourceCreate: func(ctx context.Context, c client.Client, sub string, object, subObject client.Object, options ...client.SubResourceCreateOption) error {
+					if refusing == "" {
+						refusing = object.GetName()
+					}
+					if object.GetName() == refusing {
+						asked++
+						return refusal
+					}
+					return c.SubResource(sub).Create(ctx, object, subObject, options...)
+				},
+			}), e.client, func() time.Time { return clock })
+			policy := e.policy("app", intstr.FromInt32(1), cutoff)
+			var result Result
+			e.Eventually(func(g Gomega) {
+				clock = clock.Add(time.Second)
+				result, _ = restarter.Step(t.Context(), policy, e.hubs(), current, true)
+				g.Expect(e.oldNames("app")).To(ContainElement(refusing))
+				g.Expect(result.Counts.Restarted).To(Equal(int32(2)))
+				g.Expect(result.Counts.Unavailable).To(BeZero())
+			}).Should(Succeed())
+			if name != "denied" {
+				return
+			}
+			e.Eventually(func() string {
+				result = e.step(restarter, policy, e.hubs())
+				return result.Denied
+			}).Should(Equal("Pod " + refusing + " can't be evicted: " + denied.Error()))
+			e.Expect(result.Complete()).To(BeFalse())
+			// It backs off: 1 s, 2 s and so on up to two minutes.
+			clock, asked = clock.Add(time.Hour), 0
+			for range 5 * 60 {
+				clock = clock.Add(time.Second)
+				e.Expect(e.step(restarter, policy, e.hubs()).NextCheck).To(BeNumerically(">=", firstBackOff))
+			}
+			e.Expect(asked).To(BeNumerically("<=", 12))
+			// And finishes when nobody minds any more.
+			refusing = "nobody"
+			clock = clock.Add(maxBackOff)
+			e.Expect(e.step(restarter, policy, e.hubs()).Evicted).To(HaveLen(1))
+			e.Eventually(func() bool { return e.step(restarter, policy, e.hubs()).Complete() }).Should(BeTrue())
+			e.Expect(restarter.refused[e.namespace+"/policy"]).To(BeEmpty())
+		})
+	}
+}
+
+// TestStepAsksLittleWhereAllIsDenied: however many Pods there are, a step asks for few
+// of them, and the next one for others.
+func TestStepAsksLittleWhereAllIsDenied(t *testing.T) {
+	e := newEnv(t, "a")
+	e.deployment("app", 2*maxDenied+1)
+	asked := map[string]int{}
+	restarter := NewRestarter(interceptor.NewClient(e.client, interceptor.Funcs{
+		SubResourceCreate: func(_ context.Context, _ client.Client, _ string, object, _ client.Object, _ ...client.SubResourceCreateOption) error {
+			asked[object.GetName()]++
+			return apierrors.NewBadRequest(strings.Repeat("no", maxDenial))
+		},
+	}), e.client, time.Now)
+	policy := e.policy("app", intstr.FromInt32(1), cutoffNow())
+	for i := range 2 {
+		e.Expect(e.step(restarter, policy, e.hubs()).NextCheck).To(Equal(busyInterval))
+		e.Expect(asked).To(HaveLen((i + 1) * maxDenied))
+	}
+	for _, refusal := range restarter.refused[e.namespace+"/policy"] {
+		e.Expect(len(refusal.message)).To(BeNumerically("<", 2*maxDenial))
+	}
+	restarter.Forget(e.namespace + "/policy")
+	e.Expect(restarter.refused).To(BeEmpty())
 }
 
 // TestStepRetriesRefusedEviction shows that an eviction that did not happen is
