@@ -29,6 +29,20 @@ func (c claims) holder(workload types.UID, policy string, now time.Time) string 
 	return ""
 }
 
+// follow makes those workloads the ones that policy restarts from which it evicts Pods
+// now, and keeps those of its own where the Pods it evicted are not made up for yet. It
+// gives up all others: a rollout that waits for something else may do so for long, and
+// must not keep others from what they can do.
+func (c claims) follow(policy string, plan Plan, now time.Time) {
+	workloads := plan.Workloads.Clone()
+	for workload := range plan.Recovering {
+		if c[workload].policy == policy {
+			workloads.Insert(workload)
+		}
+	}
+	c.set(policy, workloads, now)
+}
+
 // set makes workloads the ones that policy restarts. It gives up all others.
 func (c claims) set(policy string, workloads sets.Set[types.UID], now time.Time) {
 	for workload, held := range c {

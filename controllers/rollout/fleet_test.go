@@ -291,7 +291,7 @@ func (w *world) step(t *testing.T) {
 			t.Fatalf("%s evicts Pods of %s, which %s restarts", name, p.Workload, holder)
 		}
 	}
-	w.restarter.claims.set(name, plan.Workloads, w.now)
+	w.restarter.claims.follow(name, plan, w.now)
 	if !w.lag && w.broken() && len(plan.Restart) > 0 {
 		t.Fatalf("evicts %v though a node broke", plan.Restart)
 	}

@@ -48,9 +48,12 @@ type Plan struct {
 	Blocked int
 	// Held is how many Pods wait for another rollout of their workload.
 	Held int
-	// Workloads are those with Pods left that can be restarted now or when others
-	// are available; this rollout restarts them, and no other one should.
+	// Workloads are those of the Pods in Restart: this rollout restarts them, and no
+	// other one should.
 	Workloads sets.Set[types.UID]
+	// Recovering are those with Pods that count in Restarting. Whoever restarts them
+	// is not done with them.
+	Recovering sets.Set[types.UID]
 	// Broken are the nodes, sorted, that became unreachable soon after a Pod of
 	// the rollout was started on them. While there are any, Restart is empty.
 	Broken []string
@@ -89,6 +92,7 @@ type Plan struct {
 func MakePlan(pods []Pod, desired map[types.UID]int, rules Rules, now time.Time) Plan {
 	plan := Plan{Workloads: sets.New[types.UID]()}
 	tally, broken := newTally(desired), sets.New[string]()
+	plan.Recovering = tally.recovering
 	var candidates []candidate
 	for _, pod := range pods {
 		if tally.knows(pod) && pod.brokeNode(rules.Cutoff) {
@@ -168,8 +172,6 @@ func (p *Plan) choose(candidates []candidate, tally *tally, rules Rules) {
 		held := rules.Held != nil && rules.Held(c.Workload)
 		if held {
 			p.Held++
-		} else {
-			p.Workloads.Insert(c.Workload)
 		}
 		return held
 	})
@@ -199,6 +201,7 @@ func (p *Plan) choose(candidates []candidate, tally *tally, rules Rules) {
 			continue
 		}
 		p.Restart = append(p.Restart, c.Pod)
+		p.Workloads.Insert(c.Workload)
 		restarting++
 		if c.available {
 			unavailable++
@@ -271,13 +274,17 @@ type tally struct {
 	// rollout: missing ones and replacements.
 	restarting int
 	missing    int
+	recovering sets.Set[types.UID] // the workloads of restarting
 	// restartingExample is the first of restarting, example that of unavailable: a
 	// Pod, or a workload that misses one.
 	restartingExample, example types.UID
 }
 
 func newTally(desired map[types.UID]int) *tally {
-	return &tally{desired: desired, active: make(map[types.UID]int, len(desired)), serving: make(map[types.UID]int, len(desired))}
+	return &tally{
+		desired: desired, active: make(map[types.UID]int, len(desired)), serving: make(map[types.UID]int, len(desired)),
+		recovering: sets.New[types.UID](),
+	}
 }
 
 func (t *tally) knows(pod Pod) bool {
@@ -301,6 +308,7 @@ func (t *tally) add(pod Pod, replacement, available, excused bool) {
 	t.example = first(t.example, pod.UID)
 	if replacement {
 		t.restarting++
+		t.recovering.Insert(pod.Workload)
 		t.restartingExample = first(t.restartingExample, pod.UID)
 	}
 }
@@ -312,6 +320,7 @@ func (t *tally) addMissing() {
 	for uid, desired := range t.desired {
 		if missing := max(desired-t.active[uid], 0); missing > 0 {
 			t.missing += missing
+			t.recovering.Insert(uid)
 			workload = first(workload, uid)
 		}
 	}

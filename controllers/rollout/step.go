@@ -222,7 +222,7 @@ func (r *Restarter) carryOut(ctx context.Context, namespace, policy string, obse
 			r.claims.set(policy, nil, r.now())
 			return result, nil
 		}
-		r.claims.set(policy, plan.Workloads, r.now())
+		r.claims.follow(policy, plan, r.now())
 		if len(plan.Restart) == 0 {
 			return result, nil
 		}
