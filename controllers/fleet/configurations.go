@@ -90,16 +90,20 @@ func (c *Configurations) Current(hash, namespace string) bool {
 }
 
 // BehindSince returns since when a configuration is not in force any more, zero if it
-// is, or none is known. One that the operator never knew ended before it started.
-func (c *Configurations) BehindSince(hash string) time.Time {
+// is. One that the operator never knew ended before it started. known is false as long
+// as it knows of none, as when it has just started or the ConfigMap is malformed:
+// nothing can be said then.
+func (c *Configurations) BehindSince(hash string) (since time.Time, known bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch known := c.known[hash]; {
+	switch configuration := c.known[hash]; {
+	case c.known == nil:
+		return time.Time{}, false
 	case hash == c.current:
-		return time.Time{}
-	case known == nil:
-		return c.since
+		return time.Time{}, true
+	case configuration == nil:
+		return c.since, true
 	default:
-		return known.ended
+		return configuration.ended, true
 	}
 }

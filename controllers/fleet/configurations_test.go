@@ -22,9 +22,15 @@ import (
 func TestConfigurations(t *testing.T) {
 	g := NewWithT(t)
 	c := &Configurations{}
-	g.Expect(c.BehindSince("old")).To(BeZero(), "nothing is known")
+	_, known := c.BehindSince("old")
+	g.Expect(known).To(BeFalse())
+	behindSince := func(hash string) time.Time {
+		since, known := c.BehindSince(hash)
+		g.Expect(known).To(BeTrue())
+		return since
+	}
 	c.Set("one", map[string]uint64{"shop": 1, "till": 1}, noon)
-	g.Expect(c.BehindSince("of-before")).To(Equal(noon))
+	g.Expect(behindSince("of-before")).To(Equal(noon))
 	c.Set("two", map[string]uint64{"shop": 1, "till": 2, "new": 3}, noon.Add(time.Minute))
 	c.Set("two", map[string]uint64{"shop": 1, "till": 2, "new": 3}, noon.Add(2*time.Minute))
 	for namespace, want := range map[string]bool{"shop": true, "till": false, "new": false, "none": false} {
@@ -32,11 +38,11 @@ func TestConfigurations(t *testing.T) {
 		g.Expect(c.Current("two", namespace)).To(BeTrue(), namespace)
 		g.Expect(c.Current("of-before", namespace)).To(BeFalse(), namespace)
 	}
-	g.Expect(c.BehindSince("one")).To(Equal(noon.Add(time.Minute)))
-	g.Expect(c.BehindSince("two")).To(BeZero())
+	g.Expect(behindSince("one")).To(Equal(noon.Add(time.Minute)))
+	g.Expect(behindSince("two")).To(BeZero())
 	c.Set("one", map[string]uint64{"shop": 1, "till": 1}, noon.Add(3*time.Minute))
 	g.Expect(c.Current("two", "shop")).To(BeTrue())
-	g.Expect(c.BehindSince("one")).To(BeZero(), "it is in force again")
+	g.Expect(behindSince("one")).To(BeZero(), "it is in force again")
 	c.Forget()
 	g.Expect(c.Current("two", "shop")).To(BeFalse())
 	g.Expect(c.Current("one", "shop")).To(BeTrue())
@@ -47,7 +53,7 @@ func TestConfigurations(t *testing.T) {
 	}
 	g.Expect(c.Current(fmt.Sprint(9*maxCompared), "shop")).To(BeTrue())
 	g.Expect(c.Current("0", "shop")).To(BeFalse())
-	g.Expect(c.BehindSince("0")).To(Equal(noon.Add(4 * time.Minute)))
+	g.Expect(behindSince("0")).To(Equal(noon.Add(4 * time.Minute)))
 	c.Set("last", nil, noon.Add(5*time.Minute))
 	c.Set("last", nil, noon.Add(3*rememberTime))
 	g.Expect(c.known).To(HaveLen(1))
@@ -148,6 +154,13 @@ func TestAHubThatIsGone(t *testing.T) {
 	g.Expect(meta.FindStatusCondition(stale.Status.Conditions, "ConfigCurrent")).To(And(HaveField("Status", metav1.ConditionFalse), HaveField("Reason", "Behind"),
 		HaveField("Message", ContainSubstring("kubectl delete edgehubnode gone"))))
 	g.Expect(meta.FindStatusCondition(stale.Status.Conditions, "Connected")).To(And(HaveField("Status", metav1.ConditionFalse), HaveField("Reason", "NotReporting")))
+	g.Expect(recorder.Events).To(HaveLen(2))
+	// An operator that takes over knows of no configuration at first, and for as long as
+	// the ConfigMap is malformed.
+	successor := NewReconciler(c, &Configurations{}, recorder, func() time.Time { return clock })
+	_, err := successor.Reconcile(t.Context(), ctrl.Request{NamespacedName: types.NamespacedName{Name: "gone"}})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(reconcile().ResourceVersion).To(Equal(stale.ResourceVersion), "it leaves what was found")
 	g.Expect(recorder.Events).To(HaveLen(2))
 	snapshot := NewSnapshot([]v1alpha1.EdgeHubNode{*stale}, []corev1.Node{on})
 	g.Expect(snapshot.Node("gone").Stale).To(BeTrue())

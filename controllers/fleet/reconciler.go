@@ -107,7 +107,12 @@ func (r *Reconciler) announce(hub *v1alpha1.EdgeHubNode, after *metav1.Condition
 // be. There is none as long as nothing was ever the matter.
 func (r *Reconciler) configCurrent(hub *v1alpha1.EdgeHubNode, node *corev1.Node) *metav1.Condition {
 	before := meta.FindStatusCondition(hub.Status.Conditions, v1alpha1.NodeConfigCurrent)
-	since, ready := r.configurations.BehindSince(hashOf(hub)), readySince(node)
+	since, known := r.configurations.BehindSince(hashOf(hub))
+	if !known {
+		// What the leader before this one found holds until this one knows better.
+		return nil
+	}
+	ready := readySince(node)
 	if since.IsZero() {
 		if before == nil || before.Status == metav1.ConditionTrue || hashOf(hub) == "" {
 			return nil
