@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -146,6 +147,7 @@ func serve(t *testing.T, l *Limiter, http2 bool, h http.HandlerFunc) *httptest.S
 	}))
 	s.Listener = l.Listener(s.Listener)
 	s.EnableHTTP2 = http2
+	s.Config.ReadHeaderTimeout = 20 * time.Second
 	s.StartTLS()
 	ctx, cancel := context.WithCancel(context.Background())
 	go l.Run(ctx)
@@ -414,6 +416,36 @@ func TestAnUpgradeDoesNotExcuseABody(t *testing.T) {
 	if err := <-upgraded; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestAHandshakeIsBounded, whether or not its messages ever end.
+func TestAHandshakeIsBounded(t *testing.T) {
+	l, _ := newLimiter(Options{})
+	s := serve(t, l, true, func(http.ResponseWriter, *http.Request) {})
+	conn, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// A ClientHello of 60 KiB, less its end, in records of 10 KiB.
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	record := append([]byte{0x16, 3, 1, 10 << 2, 0}, make([]byte, 10<<10)...)
+	copy(record[5:], []byte{1, 0, 60 << 2, 0})
+	for range 5 {
+		if _, err = conn.Write(record); err != nil {
+			break
+		}
+		clear(record[5:9])
+	}
+	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("more is waited for")
+	}
+	// One that is over bounds nothing.
+	resp, err := s.Client().Post(s.URL, "", strings.NewReader(strings.Repeat("x", 1<<20)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
 }
 
 func dialTLS(t *testing.T, s *httptest.Server) net.Conn {

@@ -1,13 +1,16 @@
 package limits
 
 import (
+	"errors"
 	"net"
 	"sync"
+	"time"
 
 	"k8s.io/klog/v2"
 )
 
-// Listener closes connections of l that are more than may be open.
+// Listener closes connections of inner that are more than may be open, and fails those
+// whose TLS handshake is too long. Its server must have a ReadHeaderTimeout.
 func (l *Limiter) Listener(inner net.Listener) net.Listener { return &listener{inner, l} }
 
 type listener struct {
@@ -25,7 +28,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		address := addressOf(conn.RemoteAddr().String())
 		limit := l.limiter.connect(address)
 		if limit == "" {
-			return &connection{Conn: conn, closed: sync.OnceFunc(func() { l.limiter.disconnect(address) })}, nil
+			return &connection{Conn: conn, handshake: maxHandshake, closed: sync.OnceFunc(func() { l.limiter.disconnect(address) })}, nil
 		}
 		// Counted before anybody can see that it is closed.
 		l.limiter.refused.WithLabelValues(limit).Inc()
@@ -34,9 +37,41 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
+// maxHandshake is how many bytes a client may send before its TLS handshake is over.
+// crypto/tls keeps a message until it is whole, and takes certificates of 256 KiB.
+const maxHandshake = 16 << 10
+
 type connection struct {
 	net.Conn
-	closed func()
+	handshake int // bytes that may still come before it is over; over is negative
+	closed    func()
+}
+
+// over says that a handshake is.
+const over = -1
+
+var errLongHandshake = errors.New("TLS handshake is too long")
+
+// Read implements net.Conn.
+func (c *connection) Read(b []byte) (int, error) {
+	switch c.handshake {
+	case over:
+		return c.Conn.Read(b)
+	case 0:
+		return 0, errLongHandshake
+	}
+	n, err := c.Conn.Read(b[:min(len(b), c.handshake)])
+	c.handshake -= n
+	return n, err
+}
+
+// SetReadDeadline implements net.Conn. net/http lifts a handshake's deadline
+// (ReadHeaderTimeout) when it is over, and before anybody else has the connection.
+func (c *connection) SetReadDeadline(t time.Time) error {
+	if c.handshake != over && t.IsZero() {
+		c.handshake = over
+	}
+	return c.Conn.SetReadDeadline(t)
 }
 
 // Close implements net.Conn.

@@ -83,8 +83,29 @@ func tlsConfig(serving func(*tls.ClientHelloInfo) (*tls.Certificate, error), cli
 		// One that does not verify is no reason to refuse the connection: it
 		// counts for nothing, as with kube-apiserver.
 		config.ClientCAs, config.ClientAuth = clientCAs, tls.RequestClientCert
+		config.VerifyPeerCertificate = boundChain
 	}
 	return config
+}
+
+// A client's certificates are kept for as long as its connection, and each may be
+// an issuer to try. The kubelet sends one or two.
+const (
+	maxChain      = 4
+	maxChainBytes = 8 << 10
+)
+
+// boundChain refuses a connection with more certificates than that. It implements
+// tls.Config.VerifyPeerCertificate, which is asked before they are looked at.
+func boundChain(chain [][]byte, _ [][]*x509.Certificate) error {
+	size := 0
+	for _, der := range chain {
+		size += len(der)
+	}
+	if len(chain) > maxChain || size > maxChainBytes {
+		return fmt.Errorf("client sent %d certificates of %d bytes: at most %d of %d together are taken", len(chain), size, maxChain, maxChainBytes)
+	}
+	return nil
 }
 
 func loadPool(file string) (*x509.CertPool, error) {

@@ -46,6 +46,7 @@ type attack struct {
 // at once, and counts for those that follow.
 var attacks = []attack{
 	{name: "2,000 connections that are half open", run: (*siege).slowloris},
+	{name: "certificates of 200 KB", run: (*siege).certificates},
 	{name: "huge headers", run: (*siege).headers},
 	{name: "slow and large bodies", run: (*siege).bodies},
 	{name: "readers that never read", run: (*siege).deafReaders},

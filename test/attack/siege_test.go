@@ -3,9 +3,16 @@ package attack
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"slices"
@@ -53,6 +60,53 @@ func (s *siege) slowloris(context.Context) string {
 		}
 	}
 	return fmt.Sprintf("%d stayed open", h.open())
+}
+
+// certificates sends client certificates of 200 KB each, which their connections would
+// keep. Every other one never comes to its end.
+func (s *siege) certificates(context.Context) string {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	s.Expect(err).NotTo(HaveOccurred())
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: make([]byte, 200<<10)}}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	s.Expect(err).NotTo(HaveOccurred())
+	config := s.clientTLS(tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
+	config.ServerName, config.NextProtos = "127.0.0.1", []string{"h2"}
+	var h held
+	defer h.letGo()
+	atOnce(250, 32, func(i int) {
+		raw, err := s.from(19)
+		if err != nil {
+			return
+		}
+		h.hold(raw)
+		_ = raw.SetDeadline(time.Now().Add(10 * time.Second))
+		conn := tls.Client(&cutShort{raw, 150<<10 + (i%2)<<20}, config)
+		if conn.Handshake() == nil {
+			_, _ = io.WriteString(conn, http2.ClientPreface)
+			_ = http2.NewFramer(conn, conn).WriteSettings()
+		}
+	})
+	time.Sleep(2 * time.Second)
+	return fmt.Sprintf("%d were made", len(h.conns))
+}
+
+// cutShort is a connection that sends no more than some bytes.
+type cutShort struct {
+	net.Conn
+	left int
+}
+
+// Write implements io.Writer.
+func (c *cutShort) Write(b []byte) (int, error) {
+	some := b[:min(len(b), c.left)]
+	c.left -= len(some)
+	if len(some) > 0 {
+		if n, err := c.Conn.Write(some); err != nil {
+			return n, err
+		}
+	}
+	return len(b), nil
 }
 
 func (s *siege) crowd(context.Context) string {
