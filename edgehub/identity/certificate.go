@@ -16,8 +16,8 @@ import (
 // back revives no certificate. ok is false otherwise, and always without roots:
 // the system's root certificates vouch for nobody here.
 //
-// It verifies signatures each time it is called, about 0.1 ms: once per
-// connection is enough.
+// It verifies signatures each time it is called, with keys that the client chooses:
+// [Authenticator.IsNode] remembers the verdict.
 func ClientCertificate(r *http.Request, roots *x509.CertPool, now time.Time) (userName string, groups []string, ok bool) {
 	if roots == nil || r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
 		return "", nil, false

@@ -139,6 +139,7 @@ type Authenticator struct {
 	audit     *audit
 
 	nodeSeen atomic.Pointer[verifiedNode]
+	notNode  *lru.Cache // digest of a certificate that is not the node's -> until when that is known
 
 	keys       atomic.Pointer[keySet] // nil until known
 	keysMu     sync.Mutex             // held while keys and issuerFile change
@@ -182,6 +183,7 @@ func Open(opts Options) (*Authenticator, error) {
 		keysWanted: make(chan struct{}, 1),
 		verified:   lru.New(verifiedMemo),
 		unverified: lru.New(unverifiedMemo),
+		notNode:    lru.New(notNodeMemo),
 	}
 	if a.clock, err = openClock(opts.StateDir, opts.Clock); err != nil {
 		return nil, fmt.Errorf("open identity state: %w", err)

@@ -17,10 +17,13 @@ type Node struct {
 	Roots func() *x509.CertPool
 }
 
-// nodeMemo is how long a certificate that was verified counts as such, so that a
-// request costs no signature. An authority that is no longer trusted counts for
-// that long.
+// nodeMemo is how long the verdict on a certificate counts, so that a request costs
+// no signature. An authority that is no longer trusted counts for that long.
 const nodeMemo = time.Minute
+
+// notNodeMemo is how many certificates are remembered that pass themselves off as the
+// node's: one for each connection that there may be, and a few more.
+const notNodeMemo = 1024
 
 // verifiedNode is the certificate that was verified last. A kubelet has one.
 type verifiedNode struct {
@@ -42,12 +45,20 @@ func (a *Authenticator) IsNode(r *http.Request) bool {
 	if len(r.Header["Authorization"]) > 0 || impersonates(r.Header) || len(r.Header["Sec-Websocket-Protocol"]) > 0 {
 		return false
 	}
+	// What a certificate says costs nothing to read, and anybody may send one.
+	if subject := r.TLS.PeerCertificates[0].Subject; !IsNode(subject.CommonName, subject.Organization, a.node.Name) {
+		return false
+	}
 	leaf, now := sha256.Sum256(r.TLS.PeerCertificates[0].Raw), a.clock.now()
 	if last := a.nodeSeen.Load(); last != nil && last.leaf == leaf && now.Before(last.until) {
 		return true
 	}
+	if until, ok := a.notNode.Get(leaf); ok && now.Before(until.(time.Time)) {
+		return false
+	}
 	user, groups, ok := ClientCertificate(r, a.node.Roots(), now)
 	if !ok || !IsNode(user, groups, a.node.Name) {
+		a.notNode.Add(leaf, now.Add(nodeMemo))
 		return false
 	}
 	until := now.Add(nodeMemo)

@@ -80,6 +80,45 @@ func TestOnlyThisNodesKubeletIsTheNode(t *testing.T) {
 	}
 }
 
+// TestACertificateIsVerifiedOnce, or whoever sends one chooses what each request costs.
+func TestACertificateIsVerifiedOnce(t *testing.T) {
+	ca := certificate(nil, &x509.Certificate{Subject: pkix.Name{CommonName: "ca"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.Certificate)
+	for _, tc := range []struct {
+		name     string
+		by       *authority
+		user     string
+		verified int
+	}{
+		{"the kubelet", ca, "system:node:node-1", 1},
+		{"one that says that it is", nil, "system:node:node-1", 1},
+		{"another node", nil, "system:node:node-2", 0},
+	} {
+		n, verified := newNode(t), 0
+		n.options.Node = Node{Name: "node-1", Roots: func() *x509.CertPool {
+			verified++
+			return roots
+		}}
+		a := n.openWith(newCluster())
+		c := certificate(tc.by, &x509.Certificate{Subject: pkix.Name{CommonName: tc.user, Organization: []string{"system:nodes"}}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		r := request()
+		r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{c.Certificate}}
+		for minute := 1; minute <= 2; minute++ {
+			verified = 0
+			for range 10 {
+				if a.IsNode(r) != (tc.by != nil) {
+					t.Errorf("%s is taken for something else", tc.name)
+				}
+			}
+			if verified != tc.verified {
+				t.Errorf("%s: verified %d times in minute %d", tc.name, verified, minute)
+			}
+			n.clock.SetTime(start.Add(nodeMemo))
+		}
+	}
+}
+
 func with2(r *http.Request, name, value string) *http.Request {
 	r.Header.Set(name, value)
 	return r
