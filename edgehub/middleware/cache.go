@@ -75,6 +75,9 @@ func (h *cached) response(resp *http.Response) error {
 	agent, refused := h.agent, false
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
+		if resp.StatusCode == http.StatusUnauthorized && speaksForAnother(h.info) {
+			return nil
+		}
 		refused = true
 		if !h.caches {
 			agent = anyAgent // it is the identity that is refused, whatever its agent
@@ -115,6 +118,16 @@ func (h *cached) response(resp *http.Response) error {
 		h.Store.Refused(q, resp.StatusCode, h.asked)
 	}
 	return nil
+}
+
+// speaksForAnother reports whether an answer may be a Pod's, a Service's or a node's
+// that kube-apiserver passes on: it has let the caller in then, and they have not.
+func speaksForAnother(info *request.RequestInfo) bool {
+	switch info.Subresource {
+	case "proxy", "exec", "attach", "portforward", "log":
+		return true
+	}
+	return false
 }
 
 // anyAgent stands for agents that are not cached, whose names may be anything.
