@@ -1,19 +1,24 @@
 package server
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
+	"github.com/edgehub-io/edge-hub/edgehub/identity"
 	"github.com/edgehub-io/edge-hub/edgehub/journal/journaltest"
 )
 
@@ -23,6 +28,7 @@ type verdicts struct {
 	handler http.Handler
 	answer  atomic.Pointer[http.HandlerFunc]
 	token   string
+	kubelet *x509.Certificate
 }
 
 func newVerdicts(t *testing.T) *verdicts {
@@ -42,7 +48,7 @@ func newVerdicts(t *testing.T) *verdicts {
 		}
 	}))
 	t.Cleanup(cloud.Close)
-	v.hub, _ = newTestHub(t, t.TempDir(), cloud, journaltest.New())
+	v.hub, v.kubelet = newTestHub(t, t.TempDir(), cloud, journaltest.New())
 	v.handler = v.hub.handler()
 	if err := v.identity.Refresh(t.Context(), v.fetch); err != nil {
 		t.Fatal(err)
@@ -101,4 +107,49 @@ func TestARefusalThatKubeAPIServerPassesOnIsNotItsOwn(t *testing.T) {
 	if _, err := v.identity.Authenticate(v.request("/")); err == nil {
 		t.Error("kube-apiserver's own refusal counts for nothing")
 	}
+}
+
+// TestWhatAGatewayRefusesTeachesNothing: neither is a token refused by it, nor does what
+// is cached go, until kube-apiserver says so.
+func TestWhatAGatewayRefusesTeachesNothing(t *testing.T) {
+	v := newVerdicts(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() {
+		v.upstream.Run(ctx, v.own, func(rt http.RoundTripper) http.RoundTripper { return rt })
+	})
+	defer running.Wait()
+	defer cancel()
+	eventually := func(what string, f func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); !f(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal(what)
+			}
+		}
+	}
+	eventually("kube-apiserver is not ready", v.upstream.Ready)
+	pods := httptest.NewRequest(http.MethodGet, "/api/v1/pods?fieldSelector=spec.nodeName%3Dedge-1", nil)
+	pods.Header.Set("User-Agent", "kubelet/v1")
+	pods.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{v.kubelet}}
+	isCached := func() bool {
+		e, _ := v.pod("shop", "p", "pod-1")
+		return e == identity.Exists
+	}
+	v.ask(t, pods, http.StatusOK, true, `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"5"},"items":[{"metadata":{"name":"p","namespace":"shop","uid":"pod-1","resourceVersion":"4"}}]}`)
+	eventually("the kubelet's Pods are not recorded", isCached)
+	for _, code := range []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound} {
+		v.ask(t, pods, code, false, "")
+		v.ask(t, v.request("/api/v1/namespaces/shop/pods"), code, false, "")
+	}
+	if _, err := v.identity.Authenticate(v.request("/")); err != nil {
+		t.Error(err)
+	}
+	for range 50 { // what is withdrawn goes in its own time
+		if time.Sleep(time.Millisecond); !isCached() {
+			t.Fatal("what is cached is withdrawn")
+		}
+	}
+	v.ask(t, pods, http.StatusNotFound, true, "")
+	eventually("kube-apiserver's own refusal withdraws nothing", func() bool { return !isCached() })
 }
