@@ -37,4 +37,9 @@ func TestCachedAgentsAreAnsweredInWhatCanBeRecorded(t *testing.T) {
 	if askReadably(r, &request.RequestInfo{IsResourceRequest: true}); r.Header.Get("Accept") != "application/cbor, application/json" {
 		t.Errorf("a write: %q", r.Header.Get("Accept"))
 	}
+	r = httptest.NewRequest(http.MethodGet, pods+"/x/proxy/", nil)
+	r.Header.Set("Accept", "text/html, application/json")
+	if askReadably(r, &request.RequestInfo{IsResourceRequest: true, Subresource: "proxy"}); r.Header.Get("Accept") != "text/html, application/json" {
+		t.Errorf("of a Pod: %q", r.Header.Get("Accept"))
+	}
 }
