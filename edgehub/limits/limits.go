@@ -225,9 +225,11 @@ func (l *Limiter) Begin(w http.ResponseWriter, r *http.Request) (out http.Respon
 		return refuse(limit, status.TooMany(limit))
 	}
 	cost := costOf(r)
-	if limit := l.admit(bodies, cost, caller, proven); limit != "" {
-		l.leave(kind, 1, caller, proven)
-		return refuse(limit, status.TooMany(limit))
+	if cost > 0 { // others' bodies are no reason to refuse what has none
+		if limit := l.admit(bodies, cost, caller, proven); limit != "" {
+			l.leave(kind, 1, caller, proven)
+			return refuse(limit, status.TooMany(limit))
+		}
 	}
 	tellAdmitted(w)
 	r, b := l.limitBody(w, r, func() { l.leave(bodies, cost, caller, proven) })

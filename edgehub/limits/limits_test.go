@@ -349,6 +349,20 @@ func TestBodiesOnTheirWayAreBounded(t *testing.T) {
 		}
 	}
 	refused("made up", -1)
+	var ends []func()
+	for _, caller := range []string{"proven c", "proven d"} { // with whom more than three quarters are taken
+		_, end, err := post(caller, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, end)
+	}
+	if _, _, err := post("proven a", 0); err != nil {
+		t.Errorf("a request without a body: %v", err)
+	}
+	for _, end := range ends {
+		end()
+	}
 	if _, err := io.ReadAll(first.Body); err != nil {
 		t.Fatal(err)
 	}
