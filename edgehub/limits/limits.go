@@ -6,7 +6,9 @@
 // that verifies, or that kube-apiserver has accepted before. Everybody else is
 // known by the address alone, and all of them together may take half of what
 // there is, so that made-up credentials never crowd out real ones. The last quarter
-// is for callers that have less than an eighth.
+// is for callers that have less than an eighth, together with all others of their
+// tenant: whoever has one ServiceAccount may make more. What this node's kubelet has
+// counts, but no total is a reason to refuse it more, for all Pods need it.
 package limits
 
 import (
@@ -66,7 +68,7 @@ func Defaults() Options {
 // Limiter counts what is under way. It is safe for concurrent use.
 type Limiter struct {
 	options Options
-	proven  func(*http.Request) (caller string, ok bool)
+	proven  func(*http.Request) (Caller, bool)
 	refused *prometheus.CounterVec
 	cut     prometheus.Counter
 
@@ -74,6 +76,7 @@ type Limiter struct {
 	total       [kinds]int
 	unproven    [kinds]int
 	callers     map[string]*usage
+	tenants     map[string]*usage
 	connections int
 	addresses   map[string]int
 	flights     map[*flight]struct{}
@@ -89,12 +92,21 @@ const (
 
 type usage [kinds]int
 
+// Caller is on whose account a request goes.
+type Caller struct {
+	Name   string
+	Tenant string // "" for none
+	Node   bool   // it is this node's kubelet
+
+	unproven bool
+}
+
 // New returns a Limiter. proven names the caller of a request if its credential
 // proves it.
-func New(options Options, proven func(*http.Request) (string, bool), registry prometheus.Registerer) *Limiter {
+func New(options Options, proven func(*http.Request) (Caller, bool), registry prometheus.Registerer) *Limiter {
 	l := &Limiter{
 		options: options, proven: proven,
-		callers: map[string]*usage{}, addresses: map[string]int{}, flights: map[*flight]struct{}{},
+		callers: map[string]*usage{}, tenants: map[string]*usage{}, addresses: map[string]int{}, flights: map[*flight]struct{}{},
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "edgehub_refused_total",
 			Help: "Requests and connections refused because of a limit, by the flag that sets it, or by its name if none does.",
@@ -124,11 +136,11 @@ func New(options Options, proven func(*http.Request) (string, bool), registry pr
 func (l *Limiter) Refused(limit string) { l.refused.WithLabelValues(limit).Inc() }
 
 // caller says on whose account a request goes.
-func (l *Limiter) caller(r *http.Request) (name string, proven bool) {
-	if name, ok := l.proven(r); ok {
-		return name, true
+func (l *Limiter) caller(r *http.Request) Caller {
+	if c, ok := l.proven(r); ok {
+		return c
 	}
-	return "address:" + addressOf(r.RemoteAddr), false
+	return Caller{Name: "address:" + addressOf(r.RemoteAddr), unproven: true}
 }
 
 func addressOf(remote string) string {
@@ -159,49 +171,66 @@ func kindOf(r *http.Request) int {
 
 // admit counts a request in, with an amount of a kind. If a limit is reached it
 // returns the flag's name instead.
-func (l *Limiter) admit(kind, amount int, caller string, proven bool) (limit string) {
+func (l *Limiter) admit(kind, amount int, caller Caller) (limit string) {
 	total := [kinds]int{l.options.Requests, l.options.Watches, l.options.Bodies}[kind]
 	each := [kinds]int{l.options.RequestsPerCaller, l.options.WatchesPerCaller, l.options.Bodies / 4}[kind]
 	names := [kinds]string{"max-requests", "max-watches", "max-request-bytes-in-flight"}
 	eachNames := [kinds]string{"max-requests-per-caller", "max-watches-per-caller", names[bodies]}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	u := l.callers[caller]
-	if u == nil {
-		u = &usage{}
+	if caller.Node {
+		total = 0
 	}
-	switch own, all := u[kind]+amount, l.total[kind]+amount; {
+	own := l.callers[caller.Name].of(kind) + amount
+	together := max(own, l.tenants[caller.Tenant].of(kind)+amount)
+	switch all := l.total[kind] + amount; {
 	case each > 0 && own > each:
 		return eachNames[kind]
 	case total > 0 && all > total:
 		return names[kind]
-	case total > 0 && all > total*3/4 && own > total/8:
+	case total > 0 && all > total*3/4 && together > total/8:
 		return names[kind] // the last quarter is for those who have little
-	case total > 0 && !proven && l.unproven[kind]+amount > total/2:
+	case total > 0 && caller.unproven && l.unproven[kind]+amount > total/2:
 		return names[kind]
 	}
-	u[kind] += amount
-	l.callers[caller] = u
-	l.total[kind] += amount
-	if !proven {
-		l.unproven[kind] += amount
-	}
+	l.count(kind, amount, caller)
 	return ""
 }
 
+func (u *usage) of(kind int) int {
+	if u == nil {
+		return 0
+	}
+	return u[kind]
+}
+
+// count counts an amount in, or out if it is negative. The caller holds mu.
+func (l *Limiter) count(kind, amount int, caller Caller) {
+	add := func(to map[string]*usage, name string) {
+		u := to[name]
+		if u == nil {
+			u = &usage{}
+			to[name] = u
+		}
+		if u[kind] += amount; *u == (usage{}) {
+			delete(to, name)
+		}
+	}
+	add(l.callers, caller.Name)
+	if caller.Tenant != "" {
+		add(l.tenants, caller.Tenant)
+	}
+	l.total[kind] += amount
+	if caller.unproven {
+		l.unproven[kind] += amount
+	}
+}
+
 // leave counts a request out.
-func (l *Limiter) leave(kind, amount int, caller string, proven bool) {
+func (l *Limiter) leave(kind, amount int, caller Caller) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	u := l.callers[caller]
-	u[kind] -= amount
-	if *u == (usage{}) {
-		delete(l.callers, caller)
-	}
-	l.total[kind] -= amount
-	if !proven {
-		l.unproven[kind] -= amount
-	}
+	l.count(kind, -amount, caller)
 }
 
 // Begin counts a request in, and holds its client to the limits of bodies and of
@@ -220,24 +249,24 @@ func (l *Limiter) Begin(w http.ResponseWriter, r *http.Request) (out http.Respon
 	if kind == long && headerSize(r) > maxLongHeader {
 		return refuse("watch-header", status.HeaderTooLarge(maxLongHeader))
 	}
-	caller, proven := l.caller(r)
-	if limit := l.admit(kind, 1, caller, proven); limit != "" {
+	caller := l.caller(r)
+	if limit := l.admit(kind, 1, caller); limit != "" {
 		return refuse(limit, status.TooMany(limit))
 	}
 	cost := costOf(r)
 	if cost > 0 { // others' bodies are no reason to refuse what has none
-		if limit := l.admit(bodies, cost, caller, proven); limit != "" {
-			l.leave(kind, 1, caller, proven)
+		if limit := l.admit(bodies, cost, caller); limit != "" {
+			l.leave(kind, 1, caller)
 			return refuse(limit, status.TooMany(limit))
 		}
 	}
 	tellAdmitted(w)
-	r, b := l.limitBody(w, r, func() { l.leave(bodies, cost, caller, proven) })
+	r, b := l.limitBody(w, r, func() { l.leave(bodies, cost, caller) })
 	f := l.takeOff(w, r, b)
 	return f, r, func() {
 		b.end()
 		l.land(f)
-		l.leave(kind, 1, caller, proven)
+		l.leave(kind, 1, caller)
 	}, nil
 }
 

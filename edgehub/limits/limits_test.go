@@ -20,10 +20,15 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 )
 
-// named takes the Authorization header for proof if it begins with "proven".
-func named(r *http.Request) (string, bool) {
+// named takes the Authorization header for proof if it begins with "proven". What
+// stands before a slash is the tenant.
+func named(r *http.Request) (Caller, bool) {
 	name := r.Header.Get("Authorization")
-	return name, strings.HasPrefix(name, "proven")
+	tenant, _, ok := strings.Cut(name, "/")
+	if !ok {
+		tenant = ""
+	}
+	return Caller{Name: name, Tenant: tenant, Node: name == "proven node"}, strings.HasPrefix(name, "proven")
 }
 
 func get(caller, address, verb string) *http.Request {
@@ -104,6 +109,62 @@ func TestTheLastQuarterIsForThoseWhoHaveLittle(t *testing.T) {
 	}
 	if err := begin("proven late"); !apierrors.IsTooManyRequests(err) {
 		t.Errorf("more than there is: %v", err)
+	}
+}
+
+// TestManyAccountsOfATenantShutOutNobody: neither another tenant, nor this node's
+// kubelet even when there is nothing left.
+func TestManyAccountsOfATenantShutOutNobody(t *testing.T) {
+	const each = 384 << 10 // of a body whose length is not known
+	l, _ := newLimiter(Options{Requests: 16, Watches: 16, WatchesPerCaller: 6, Bodies: 16 * each})
+	var ends []func()
+	begin := func(caller, verb string) error {
+		r := get(caller, "10.0.0.1", verb)
+		if verb == "create" {
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader("body")), -1
+		}
+		_, _, end, err := l.Begin(httptest.NewRecorder(), r)
+		if err == nil {
+			ends = append(ends, end)
+		}
+		return err
+	}
+	for _, verb := range []string{"watch", "create"} {
+		for i := range 12 {
+			if err := begin(fmt.Sprint("proven greedy/", i), verb); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := begin("proven greedy/another", verb); !apierrors.IsTooManyRequests(err) {
+			t.Errorf("%s: another account of one that has much: %v", verb, err)
+		}
+		for i := range 4 {
+			if err := begin(fmt.Sprintf("proven modest %d/app", i), verb); err != nil {
+				t.Errorf("%s: another tenant: %v", verb, err)
+			}
+		}
+		if err := begin("proven late/app", verb); !apierrors.IsTooManyRequests(err) {
+			t.Errorf("%s: more than there is: %v", verb, err)
+		}
+		for range 4 {
+			if err := begin("proven node", verb); err != nil {
+				t.Errorf("%s: this node's kubelet: %v", verb, err)
+			}
+		}
+	}
+	for range 2 {
+		if err := begin("proven node", "watch"); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := begin("proven node", "watch"); !apierrors.IsTooManyRequests(err) || !strings.Contains(err.Error(), "--max-watches-per-caller ") {
+		t.Errorf("the kubelet has no bound: %v", err)
+	}
+	for _, end := range ends {
+		end()
+	}
+	if len(l.callers) != 0 || len(l.tenants) != 0 || l.total != [kinds]int{} {
+		t.Errorf("something is left when all has ended: %+v", l)
 	}
 }
 

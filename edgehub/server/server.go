@@ -155,7 +155,8 @@ func http2Options(l limits.Options, refused func(limit string)) http2.Options {
 }
 
 // maxHandlers is how many handlers HTTP/2 may run: those of all requests that
-// the limits let in, and a quarter more for answers to those that they don't.
+// the totals let in, and a quarter more for answers to those that they don't, and for
+// what the kubelet has beyond them.
 func maxHandlers(l limits.Options) int {
 	if l.Requests == 0 || l.Watches == 0 {
 		return math.MaxInt // no limit is wanted
@@ -214,9 +215,9 @@ func newHub(options Options, state *os.Root, files journal.FS) (*hub, error) {
 		return nil, fmt.Errorf("read --kubeconfig: %w", err)
 	}
 	h.client = &http.Client{Transport: rt, CheckRedirect: noRedirect}
-	h.limiter = limits.New(options.Limits, func(r *http.Request) (string, bool) {
+	h.limiter = limits.New(options.Limits, func(r *http.Request) (limits.Caller, bool) {
 		id, ok := h.identity.Proven(r)
-		return id.Key, ok
+		return limits.Caller{Name: id.Key, Tenant: identity.NamespaceOf(id.Key), Node: id == identity.NodeIdentity(options.NodeName)}, ok
 	}, h.registry)
 	h.config = config.Open(state, h.registry)
 	if h.sealKey, err = seal.OpenKey(options.CredentialsDir, state); err != nil {
