@@ -112,9 +112,13 @@ func (e *endpoint) talks() bool {
 	return time.Since(time.Unix(0, e.heard.Load())) < lately
 }
 
+// unacknowledged is how long what was sent may go without being acknowledged before
+// its connection counts as lost. The kernel itself takes a quarter of an hour.
+const unacknowledged = 15 * time.Second
+
 // dial connects to an address, and notes when bytes come from there.
 func (e *endpoint) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext(ctx, network, address)
+	conn, err := (&net.Dialer{Timeout: dialTimeout, KeepAlive: unacknowledged, Control: limitUnacknowledged}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}

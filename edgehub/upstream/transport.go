@@ -29,6 +29,11 @@ const (
 	// connectionBuffer bounds it for all streams together. Clients that don't
 	// read must not use it up, or nobody's events would come any more.
 	connectionBuffer = 64 << 20
+	// silence is how long an HTTP/2 connection may bring nothing before it is asked
+	// whether it still leads anywhere, and then how long the answer may take. A
+	// firewall or a load balancer may forget one connection, while probes, over
+	// another one, are answered. A server that is slow answers, or is back by then.
+	silence = 10 * time.Second
 )
 
 // Transport sends requests to the endpoints that are up. All of them go out
@@ -92,7 +97,10 @@ func (t *Transport) newTransport(e *endpoint, http2 bool, buffer int) *http.Tran
 		TLSClientConfig:     config,
 		TLSHandshakeTimeout: dialTimeout,
 		Protocols:           protocols,
-		HTTP2:               &http.HTTP2Config{MaxReceiveBufferPerStream: buffer, MaxReceiveBufferPerConnection: connectionBuffer},
+		HTTP2: &http.HTTP2Config{
+			MaxReceiveBufferPerStream: buffer, MaxReceiveBufferPerConnection: connectionBuffer,
+			SendPingTimeout: t.upstream.silence, PingTimeout: t.upstream.silence,
+		},
 		MaxIdleConnsPerHost: 64,
 		IdleConnTimeout:     90 * time.Second,
 		// Bodies pass as they are, compressed or not.

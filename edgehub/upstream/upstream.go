@@ -52,6 +52,7 @@ type Upstream struct {
 	endpoints []*endpoint
 	next      atomic.Uint32 // of the endpoints, for the next request
 	moveOver  time.Duration // see there
+	silence   time.Duration // see there
 
 	mu         sync.Mutex
 	changed    chan struct{} // closed when the state of an endpoint changes
@@ -62,7 +63,7 @@ type Upstream struct {
 
 // New returns an Upstream that holds its endpoints for healthy until one fails.
 func New(options Options) *Upstream {
-	u := &Upstream{clock: options.Clock, date: options.Date, moveOver: moveOver, changed: make(chan struct{})}
+	u := &Upstream{clock: options.Clock, date: options.Date, moveOver: moveOver, silence: silence, changed: make(chan struct{})}
 	if u.date == nil {
 		u.date = func(time.Time) {}
 	}
