@@ -378,6 +378,13 @@ func (p *shorts) close(cause error) {
 	p.all, p.idle = nil, nil
 }
 
+// isUsed reports whether there are connections.
+func (p *shorts) isUsed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.all)+p.dials > 0
+}
+
 // cause is why connections were closed, nil if they were not.
 func (p *shorts) cause() error {
 	p.mu.Lock()

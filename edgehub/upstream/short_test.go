@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -224,6 +225,12 @@ func TestABodyThatBreaksOffLooksBroken(t *testing.T) {
 }
 
 func TestALostEndpointEndsItsReads(t *testing.T) {
+	for _, renewals := range []int{0, 1, 2} {
+		t.Run(fmt.Sprintf("after %d renewals", renewals), func(t *testing.T) { testLostEndpoint(t, renewals) })
+	}
+}
+
+func testLostEndpoint(t *testing.T, renewals int) {
 	s := newServer(t)
 	u, rt := newUpstream(t, s)
 	eventually(t, "ready", u.Ready)
@@ -242,9 +249,19 @@ func TestALostEndpointEndsItsReads(t *testing.T) {
 		done <- err
 	}()
 	eventually(t, "asked", func() bool { return s.answers.Load() == 1 })
+	for range renewals {
+		rt.Renew()
+	}
 	s.frozen.Store(true)
-	if err := <-done; err != nil {
-		t.Fatal(err)
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the read still waits")
+		s.CloseClientConnections()
+		<-done
 	}
 	if err, _ := cause.Load().(error); !errors.Is(err, ErrDown) {
 		t.Errorf("the read failed with %v", err)

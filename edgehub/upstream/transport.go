@@ -45,6 +45,7 @@ type Transport struct {
 
 	mu    sync.Mutex
 	conns map[*endpoint]*connections
+	old   []*shorts // that were left behind, as far as reads may be under way on them
 }
 
 // connections to one endpoint.
@@ -114,10 +115,16 @@ func (t *Transport) forget(e *endpoint, cause error) {
 	t.mu.Lock()
 	c := t.conns[e]
 	delete(t.conns, e)
+	old := t.old
 	t.mu.Unlock()
 	if c != nil {
 		c.closeIdle()
 		c.shorts.close(cause)
+	}
+	for _, p := range old {
+		if p.endpoint == e {
+			p.close(cause)
+		}
 	}
 }
 
@@ -127,6 +134,16 @@ func (t *Transport) Renew() {
 	t.mu.Lock()
 	old := t.conns
 	t.conns = map[*endpoint]*connections{}
+	kept := make([]*shorts, 0, len(t.old)+len(old))
+	for _, p := range t.old {
+		if p.isUsed() {
+			kept = append(kept, p)
+		}
+	}
+	for _, c := range old {
+		kept = append(kept, c.shorts)
+	}
+	t.old = kept
 	t.mu.Unlock()
 	for _, c := range old {
 		c.closeIdle()
