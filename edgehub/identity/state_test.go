@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -307,6 +308,50 @@ func TestARefusalIsNeverForgottenForMore(t *testing.T) {
 	}
 	if _, err := a.Authenticate(bearer(others)); err == nil {
 		t.Error("a token that may have been refused counts")
+	}
+}
+
+// TestRefusalsOfOneNamespaceCutOffNoOther, however many ServiceAccounts are made there
+// and whatever was refused to others.
+func TestRefusalsOfOneNamespaceCutOffNoOther(t *testing.T) {
+	n := newNode(t)
+	a := n.openWith(newCluster())
+	token := func(namespace, name string, more map[string]any) string {
+		claims := serviceAccount(namespace, name, "1")
+		maps.Copy(claims, more)
+		return podToken(claims)
+	}
+	another := map[string]any{"jti": "another"}
+	for _, refused := range []string{token("shop", "other", nil), token("shop", "other", map[string]any{"jti": "2"})} {
+		observe(t, a, refused, 401)
+	}
+	observe(t, a, token("evil", "app", nil), 401)
+	for i := range maxRefused + 2*maxCutOff {
+		holder := fmt.Sprintf("system:serviceaccount:evil:app:%d", i+2)
+		a.tokens.refuse(a.hasher.sum(payloadDomain, holder), holder, start.Add(time.Hour).Unix(), n.clock.Now())
+	}
+	if err := a.Save(); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []*Authenticator{a, n.open()} {
+		if len(a.tokens.cutOff) > maxCutOff || len(a.tokens.refused) > maxRefused {
+			t.Errorf("%d holders and %d tokens are remembered", len(a.tokens.cutOff), len(a.tokens.refused))
+		}
+		for name, c := range map[string]struct {
+			token string
+			ok    bool
+		}{
+			"another namespace's":                  {token("shop", "app", nil), true},
+			"another namespace's that was refused": {token("shop", "other", nil), false},
+			"the other token of its account":       {token("shop", "other", another), true},
+			"one of a namespace of a similar name": {token("evil-not", "app", nil), true},
+			"the namespace's":                      {token("evil", "app", nil), false},
+			"the namespace's that came later":      {token("evil", "app", map[string]any{"iat": start.Add(time.Second).Unix()}), true},
+		} {
+			if _, err := a.Authenticate(bearer(c.token)); (err == nil) != c.ok {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
 	}
 }
 

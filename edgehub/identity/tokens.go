@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/klog/v2"
 )
 
@@ -21,8 +22,9 @@ const (
 	// maxRefused does so for those that were refused. Instead of forgetting one,
 	// the holder that has the most is refused all that was issued to it so far.
 	maxRefused = 4096
-	// maxCutOff bounds the holders of whom that is so; when there are more it is
-	// so of all.
+	// maxCutOff bounds the holders of whom that is so; when there are more it is so
+	// of all of the namespace that has the most, for whoever may make
+	// ServiceAccounts may make any number, and of everybody when that is no help.
 	maxCutOff = 1024
 	// maxAudiences bounds the audience sets learned.
 	maxAudiences = 32
@@ -35,7 +37,7 @@ type tokenStore struct {
 	mu        sync.Mutex
 	accepted  map[digest]int64   // unverifiable tokens upstream accepted -> last use, Unix seconds
 	refused   map[digest]verdict // payloads of verified tokens upstream refused
-	cutOff    map[string]int64   // holder -> tokens issued until then are refused, Unix seconds; "" is everybody
+	cutOff    map[string]int64   // holder, or tenant -> tokens issued until then are refused, Unix seconds; "" is everybody
 	audiences [][]string         // sorted sets that upstream accepts
 	changed   bool               // since the last save
 }
@@ -224,22 +226,54 @@ func (s *tokenStore) refuse(payload digest, holder string, expires int64, now ti
 	}
 }
 
-// cut refuses all tokens that were issued so far to the holder that has the most
-// refusals, in place of those. It can have new ones.
+// cut refuses all tokens that were issued so far to a holder, in place of those: to the
+// one that has the most refusals in the namespace that has. It can have new ones.
 func (s *tokenStore) cut(now time.Time) {
-	count := map[string]int{}
-	var most string
+	tenants, holders := map[string]int{}, map[string]int{}
 	for _, v := range s.refused {
-		if count[v.Holder]++; count[v.Holder] > count[most] {
-			most = v.Holder
-		}
+		tenants[tenantOf(v.Holder)]++
+		holders[v.Holder]++
 	}
-	klog.InfoS("More tokens were refused than can be remembered: none that was issued to this holder so far counts offline", "holder", most)
-	if s.cutOff[most] = now.Unix(); len(s.cutOff) > maxCutOff {
+	tenant := most(tenants)
+	maps.DeleteFunc(holders, func(holder string, _ int) bool { return tenantOf(holder) != tenant })
+	s.cutAll(most(holders), now)
+	if len(s.cutOff) <= maxCutOff {
+		return
+	}
+	clear(tenants)
+	for who := range s.cutOff {
+		tenants[tenantOf(who)]++
+	}
+	if s.cutAll(most(tenants), now); len(s.cutOff) > maxCutOff {
 		clear(s.cutOff)
 		s.cutOff[""] = now.Unix()
 	}
-	maps.DeleteFunc(s.refused, func(_ digest, v verdict) bool { return v.Holder == most })
+}
+
+// cutAll refuses all tokens that were issued so far to a holder or a tenant.
+func (s *tokenStore) cutAll(who string, now time.Time) {
+	klog.InfoS("More tokens were refused than can be remembered: none that was issued to this holder, or in this namespace, so far counts offline", "holder", who)
+	maps.DeleteFunc(s.refused, func(_ digest, v verdict) bool { return v.Holder == who || tenantOf(v.Holder) == who })
+	maps.DeleteFunc(s.cutOff, func(other string, _ int64) bool { return tenantOf(other) == who })
+	s.cutOff[who] = now.Unix()
+}
+
+// tenantOf is what all ServiceAccounts of a holder's namespace begin with, or the
+// holder itself if it is none.
+func tenantOf(holder string) string {
+	if namespace := NamespaceOf(holder); namespace != "" {
+		return holder[:len(serviceaccount.ServiceAccountUsernamePrefix)+len(namespace)+1]
+	}
+	return holder
+}
+
+func most(counts map[string]int) (who string) {
+	for name, n := range counts {
+		if n > counts[who] {
+			who = name
+		}
+	}
+	return who
 }
 
 // acceptedSince reports whether an unverifiable token was accepted at a time or
@@ -265,7 +299,7 @@ func (s *tokenStore) isRefused(payload digest, holder string, issued int64) bool
 	if _, ok := s.refused[payload]; ok {
 		return true
 	}
-	for _, who := range []string{holder, ""} {
+	for _, who := range []string{holder, tenantOf(holder), ""} {
 		if until, ok := s.cutOff[who]; ok && issued <= until {
 			return true
 		}
