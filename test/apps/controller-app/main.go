@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -49,16 +50,22 @@ func run(ctx context.Context) error {
 	if err := ctrl.NewControllerManagedBy(mgr).Named("machine").For(object).Complete(&reconciler{mgr.GetClient()}); err != nil {
 		return err
 	}
-	if err := mgr.AddReadyzCheck("synced", synced(mgr.GetCache())); err != nil {
+	if err := mgr.AddReadyzCheck("synced", synced(mgr.GetCache(), object)); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)
 }
 
-func synced(informers cache.Cache) healthz.Checker {
+// synced fails until all Machines are known. A cache that is synced need not know of any:
+// it is before anything has asked it for an informer.
+func synced(informers cache.Cache, object client.Object) healthz.Checker {
 	return func(req *http.Request) error {
-		if !informers.WaitForCacheSync(req.Context()) {
-			return fmt.Errorf("not synced")
+		informer, err := informers.GetInformer(req.Context(), object, cache.BlockUntilSynced(false))
+		if err != nil {
+			return err
+		}
+		if !informer.HasSynced() {
+			return errors.New("not synced")
 		}
 		return nil
 	}
