@@ -37,8 +37,9 @@ func mediaTypeOf(clause string) string {
 
 // askReadably has a read of a cached agent answered in what can be recorded, where the
 // agent names JSON or protobuf beside what can't be: client-go does, with
-// ClientsPreferCBOR (KEP-4222). A header that names none of the two goes as it is, and so does that of a subresource, which is not
-// recorded: what a Pod answers through kube-apiserver is the Pod's to choose.
+// ClientsPreferCBOR (KEP-4222). A header that names none of the two goes as it is, and so
+// does that of a subresource, which is not recorded: what a Pod answers through
+// kube-apiserver is the Pod's to choose.
 func askReadably(r *http.Request, info *request.RequestInfo) {
 	if r.Method != http.MethodGet || !info.IsResourceRequest || info.Subresource != "" {
 		return

@@ -75,7 +75,7 @@ func (h *cached) response(resp *http.Response) error {
 	agent, refused := h.agent, false
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
-		if !upstream.FromKubeAPIServer(resp) || resp.StatusCode == http.StatusUnauthorized && speaksForAnother(h.info) {
+		if !upstream.MayRefuse(resp) || resp.StatusCode == http.StatusUnauthorized && speaksForAnother(h.info) {
 			return nil
 		}
 		refused = true

@@ -74,10 +74,11 @@ func (v *verdicts) request(path string) *http.Request {
 func (v *verdicts) ask(t *testing.T, r *http.Request, code int, apiserver bool, body string) {
 	t.Helper()
 	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
 		if apiserver {
 			w.Header().Set("Audit-Id", "1")
+			w.Header().Set("Content-Type", "application/json")
 		}
-		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(code)
 		_, _ = io.WriteString(w, body)
 	})

@@ -78,19 +78,23 @@ func callHooks(resp *http.Response) error {
 }
 
 // FromGateway reports whether a response says that kube-apiserver could not be
-// reached, rather than coming from it.
+// reached, rather than coming from it: kube-apiserver gives each of its own an
+// Audit-Id.
 func FromGateway(resp *http.Response) bool {
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return !FromKubeAPIServer(resp)
+		return resp.Header.Get("Audit-Id") == ""
 	}
 	return false
 }
 
-// FromKubeAPIServer reports whether a response comes from kube-apiserver, or through
-// it: it gives each an Audit-Id before it looks at who asks. What stands in front of
-// it refuses requests too, such as all of them while its routes are changed.
-func FromKubeAPIServer(resp *http.Response) bool { return resp.Header.Get("Audit-Id") != "" }
+// MayRefuse reports whether a refusal may be kube-apiserver's own. What stands in front
+// of it refuses requests too, such as all of them while its routes are changed, with a
+// page or a line of text. An object without an Audit-Id counts, for a gateway may
+// have taken that away: what is withdrawn for nothing comes back, what is not leaks.
+func MayRefuse(resp *http.Response) bool {
+	return resp.Header.Get("Audit-Id") != "" || strings.HasPrefix(resp.Header.Get("Content-Type"), "application/")
+}
 
 // endWatch lets a watch end as if by its timeout when its connection to
 // kube-apiserver is lost: the client continues it where it was, from the cache

@@ -427,6 +427,25 @@ func TestWatchesStayWhenTheEndpointGoesAgain(t *testing.T) {
 	})
 }
 
+func TestWhoMayRefuse(t *testing.T) {
+	for _, c := range []struct {
+		auditID, contentType string
+		want                 bool
+	}{
+		{"1", "application/json", true},
+		{"1", "text/plain; charset=utf-8", true}, // "404 page not found"
+		{"", "application/json", true},           // an Audit-Id may be taken away
+		{"", "application/vnd.kubernetes.protobuf", true},
+		{"", "text/html", false},
+		{"", "", false},
+	} {
+		header := http.Header{"Audit-Id": {c.auditID}, "Content-Type": {c.contentType}}
+		if got := MayRefuse(&http.Response{StatusCode: http.StatusForbidden, Header: header}); got != c.want {
+			t.Errorf("Audit-Id %q, Content-Type %q: %v", c.auditID, c.contentType, got)
+		}
+	}
+}
+
 func TestGatewayIsToldFromKubeAPIServer(t *testing.T) {
 	for code, want := range map[int]bool{502: true, 503: true, 504: true, 500: false, 200: false, 429: false} {
 		resp := &http.Response{StatusCode: code, Header: http.Header{}}
