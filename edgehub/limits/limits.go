@@ -23,6 +23,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"github.com/edgehub-io/edge-hub/edgehub/status"
+	"github.com/edgehub-io/edge-hub/edgehub/upstream"
 )
 
 // Options are the limits. Zero means none.
@@ -52,8 +53,8 @@ type Options struct {
 	ClientTimeout time.Duration
 }
 
-// Defaults suit a node with 110 Pods, and keep a hub below 64 MB whatever its
-// callers do.
+// Defaults suit a node with 110 Pods, and keep a hub below 64 MB whatever its callers
+// do, or below 80 if they have as many watches as they may and read none.
 func Defaults() Options {
 	return Options{
 		Requests: 200, RequestsPerCaller: 100,
@@ -87,6 +88,7 @@ const (
 	short = iota
 	long
 	bodies // is counted in bytes
+	ahead  // long ones of which much may wait for the client
 	kinds
 )
 
@@ -172,10 +174,10 @@ func kindOf(r *http.Request) int {
 // admit counts a request in, with an amount of a kind. If a limit is reached it
 // returns the flag's name instead.
 func (l *Limiter) admit(kind, amount int, caller Caller) (limit string) {
-	total := [kinds]int{l.options.Requests, l.options.Watches, l.options.Bodies}[kind]
-	each := [kinds]int{l.options.RequestsPerCaller, l.options.WatchesPerCaller, l.options.Bodies / 4}[kind]
-	names := [kinds]string{"max-requests", "max-watches", "max-request-bytes-in-flight"}
-	eachNames := [kinds]string{"max-requests-per-caller", "max-watches-per-caller", names[bodies]}
+	total := [kinds]int{l.options.Requests, l.options.Watches, l.options.Bodies, maxAhead}[kind]
+	each := [kinds]int{l.options.RequestsPerCaller, l.options.WatchesPerCaller, l.options.Bodies / 4, maxAhead / 4}[kind]
+	names := [kinds]string{"max-requests", "max-watches", "max-request-bytes-in-flight", "ahead"}
+	eachNames := [kinds]string{"max-requests-per-caller", "max-watches-per-caller", names[bodies], names[ahead]}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if caller.Node {
@@ -261,14 +263,26 @@ func (l *Limiter) Begin(w http.ResponseWriter, r *http.Request) (out http.Respon
 		}
 	}
 	tellAdmitted(w)
+	isAhead := kind == long && l.admit(ahead, 1, caller) == ""
+	if kind == long && !isAhead {
+		r = r.WithContext(upstream.WithNarrowBuffer(r.Context()))
+	}
 	r, b := l.limitBody(w, r, func() { l.leave(bodies, cost, caller) })
 	f := l.takeOff(w, r, b)
 	return f, r, func() {
 		b.end()
 		l.land(f)
 		l.leave(kind, 1, caller)
+		if isAhead {
+			l.leave(ahead, 1, caller)
+		}
 	}, nil
 }
+
+// maxAhead is of how many requests that last as long as their client likes
+// kube-apiserver may send much ahead of the client: it may take nothing, and what has
+// come is in memory. Of the others it is little.
+const maxAhead = 64
 
 // maxLongHeader is how many bytes the header of a request may have that lasts as
 // long as its client likes: it is kept for as long.

@@ -18,6 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/edgehub-io/edge-hub/edgehub/upstream"
 )
 
 // named takes the Authorization header for proof if it begins with "proven". What
@@ -165,6 +167,42 @@ func TestManyAccountsOfATenantShutOutNobody(t *testing.T) {
 	}
 	if len(l.callers) != 0 || len(l.tenants) != 0 || l.total != [kinds]int{} {
 		t.Errorf("something is left when all has ended: %+v", l)
+	}
+}
+
+// TestOfManyWatchesLittleIsSentAhead, or those who take nothing fill the memory.
+func TestOfManyWatchesLittleIsSentAhead(t *testing.T) {
+	l, _ := newLimiter(Options{})
+	begin := func(caller, verb string) (narrow bool, end func()) {
+		_, r, end, err := l.Begin(httptest.NewRecorder(), get(caller, "10.0.0.1", verb))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return upstream.HasNarrowBuffer(r.Context()), end
+	}
+	var ends []func()
+	for _, caller := range []string{"proven a/a", "proven a/b", "proven a/c", "proven a/d", "proven b/a", "proven b/b"} {
+		wide := 0
+		for range 2 * maxAhead {
+			narrow, end := begin(caller, "watch")
+			if ends = append(ends, end); !narrow {
+				wide++
+			}
+		}
+		if caller == "proven a/a" && wide != maxAhead/4 || wide > maxAhead/4 || strings.HasSuffix(caller, "a") && wide == 0 {
+			t.Errorf("%s: %d watches of which much is sent ahead", caller, wide)
+		}
+	}
+	if narrow, end := begin("proven a/a", "list"); narrow {
+		t.Error("a list is one of many watches")
+	} else {
+		end()
+	}
+	for _, end := range ends {
+		end()
+	}
+	if narrow, _ := begin("proven a/a", "watch"); narrow {
+		t.Error("watches that have ended count")
 	}
 }
 

@@ -47,7 +47,7 @@ func (p *reads) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if incoming != nil {
 		err = copyBody(w, resp.Body, incoming)
 	} else {
-		err = copyStream(w, resp.Body, resp.ProtoMajor == 2)
+		err = copyStream(w, resp.Body, resp.ProtoMajor == 2, HasNarrowBuffer(r.Context()))
 	}
 	_ = resp.Body.Close()
 	if err != nil {
@@ -82,8 +82,9 @@ func copyBody(w http.ResponseWriter, body io.Reader, incoming interface{ waits()
 
 // copyStream passes on each piece of a body as it comes. It waits with a small
 // buffer, or with none if the body waits in a Read of nothing until there is
-// something, as those of Go's HTTP/2 client do: most streams do little else.
-func copyStream(w http.ResponseWriter, body io.Reader, awaitsNothing bool) error {
+// something, as those of Go's HTTP/2 client do: most streams do little else. One of
+// many (narrow) has no larger buffer at any time.
+func copyStream(w http.ResponseWriter, body io.Reader, awaitsNothing, narrow bool) error {
 	var small []byte
 	if !awaitsNothing {
 		buffer := smallBuffers.Get().(*[smallBuffer]byte)
@@ -97,7 +98,7 @@ func copyStream(w http.ResponseWriter, body io.Reader, awaitsNothing bool) error
 	for {
 		n, err := pass(w, body, small, flusher)
 		if err == nil && n == len(small) {
-			err = passMore(w, body, flusher)
+			err = passMore(w, body, flusher, narrow)
 		}
 		if err != nil {
 			return end(err)
@@ -105,12 +106,19 @@ func copyStream(w http.ResponseWriter, body io.Reader, awaitsNothing bool) error
 	}
 }
 
-// passMore takes a large buffer for as long as it is filled.
-func passMore(w io.Writer, body io.Reader, flusher *http.ResponseController) error {
-	large := buffers{}.Get()
-	defer buffers{}.Put(large)
+// passMore takes a larger buffer for as long as it is filled.
+func passMore(w io.Writer, body io.Reader, flusher *http.ResponseController, narrow bool) error {
+	var buffer []byte
+	if narrow {
+		small := smallBuffers.Get().(*[smallBuffer]byte)
+		defer smallBuffers.Put(small)
+		buffer = small[:]
+	} else {
+		buffer = buffers{}.Get()
+		defer buffers{}.Put(buffer)
+	}
 	for {
-		if n, err := pass(w, body, large, flusher); err != nil || n < len(large) {
+		if n, err := pass(w, body, buffer, flusher); err != nil || n < len(buffer) {
 			return err
 		}
 	}

@@ -26,6 +26,8 @@ const (
 	// crowdBuffer is the same for a read that found all of its connections
 	// taken: there are many then, which share the link anyway.
 	crowdBuffer = 64 << 10
+	// narrowBuffer is the same where it is asked for ([WithNarrowBuffer]).
+	narrowBuffer = 8 << 10
 	// connectionBuffer bounds it for all streams together. Clients that don't
 	// read must not use it up, or nobody's events would come any more.
 	connectionBuffer = 64 << 20
@@ -52,12 +54,13 @@ type Transport struct {
 type connections struct {
 	shared  *http.Transport // HTTP/2 where the endpoint has it
 	crowd   *http.Transport // the same, for reads that found no short connection
+	narrow  *http.Transport // the same, WithNarrowBuffer
 	upgrade *http.Transport // HTTP/1.1, for requests that take over their connection
 	shorts  *shorts         // HTTP/1.1, for reads that end soon
 }
 
 func (c *connections) closeIdle() {
-	for _, t := range []*http.Transport{c.shared, c.crowd, c.upgrade} {
+	for _, t := range []*http.Transport{c.shared, c.crowd, c.narrow, c.upgrade} {
 		t.CloseIdleConnections()
 	}
 }
@@ -78,7 +81,7 @@ func (t *Transport) connections(e *endpoint) *connections {
 	if c == nil {
 		c = &connections{
 			shared: t.newTransport(e, true, streamBuffer), crowd: t.newTransport(e, true, crowdBuffer),
-			upgrade: t.newTransport(e, false, 0), shorts: newShorts(e, t.tls),
+			narrow: t.newTransport(e, true, narrowBuffer), upgrade: t.newTransport(e, false, 0), shorts: newShorts(e, t.tls),
 		}
 		t.conns[e] = c
 	}
@@ -228,11 +231,26 @@ func isLocal(err error) bool {
 	return false
 }
 
+type narrowBufferKey struct{}
+
+// WithNarrowBuffer returns a context for a request of whose response kube-apiserver may
+// send little ahead of what is read, 8 KiB, and so no more in a round trip: for one
+// of many that each may be left unread.
+func WithNarrowBuffer(ctx context.Context) context.Context {
+	return context.WithValue(ctx, narrowBufferKey{}, true)
+}
+
+// HasNarrowBuffer reports whether a context comes from [WithNarrowBuffer].
+func HasNarrowBuffer(ctx context.Context) bool { return ctx.Value(narrowBufferKey{}) != nil }
+
 // try sends a request to one endpoint. The request ends when the endpoint goes
 // down, even in the middle of its response.
 func (t *Transport) try(e *endpoint, req *http.Request) (*http.Response, error) {
 	c := t.connections(e)
 	rt := c.shared
+	if HasNarrowBuffer(req.Context()) {
+		rt = c.narrow
+	}
 	if isShort(req) {
 		out := *req
 		out.URL, out.Host, out.Body = resolve(e.url, req.URL), e.url.Host, nil

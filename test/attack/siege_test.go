@@ -389,6 +389,35 @@ func (s *siege) deafReaders(context.Context) string {
 	return fmt.Sprintf("%d of them", len(h.conns))
 }
 
+// deafStreams opens as many watches of 20 MB as one identity may have, and takes
+// nothing of them.
+func (s *siege) deafStreams(context.Context) string {
+	var h held
+	defer h.letGo()
+	var answered atomic.Int64
+	var readers sync.WaitGroup
+	atOnce(3, 3, func(i int) {
+		c, err := s.h2(8 + i)
+		if err != nil {
+			return
+		}
+		h.hold(c.conn)
+		_ = c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		readers.Go(func() { c.statuses(func(string) { answered.Add(1) }) })
+		for range 350 {
+			if _, err := c.request("/api/v1/namespaces/big/configmaps?watch=1&resourceVersion=0", s.token, true); err != nil {
+				return
+			}
+		}
+	})
+	s.Eventually(answered.Load).WithTimeout(30 * time.Second).Should(BeNumerically(">=", 1000))
+	time.Sleep(2 * time.Second) // in which what they don't take comes
+	n := answered.Load()
+	h.letGo()
+	readers.Wait()
+	return fmt.Sprintf("%d are answered", n)
+}
+
 func (s *siege) lists(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, 8*time.Second)
 	defer cancel()
