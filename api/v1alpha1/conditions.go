@@ -115,8 +115,8 @@ const (
 	ReasonDisruptionBudget = "BlockedByPodDisruptionBudget"
 	// ReasonPaused: restart.paused is true and Pods are left to restart. (False)
 	ReasonPaused = "Paused"
-	// ReasonDeferred: the only Pods left are on nodes that are not ready, or can't
-	// cache. They are restarted when that is over. (True)
+	// ReasonDeferred: the only Pods left are on nodes that are not ready,
+	// cordoned, or can't cache. They are restarted when that is over. (True)
 	ReasonDeferred = "Deferred"
 	// ReasonPodsNeedAttention: the only Pods left are ones the operator never
 	// evicts because nothing it knows would replace them one for one. Restart

@@ -352,8 +352,8 @@ type PodCounts struct {
 	// unavailable are the Pods that are wanted and missing or not ready. New
 	// restarts wait while there are maxUnavailable of them.
 	Unavailable int32 `json:"unavailable"`
-	// deferred are pending Pods on nodes that are out of reach, or can't cache; they
-	// are restarted when that is over.
+	// deferred are pending Pods on nodes that are out of reach, cordoned, or can't
+	// cache; they are restarted when that is over.
 	Deferred int32 `json:"deferred"`
 	// unmanaged are Pods that have to be restarted and which the operator never
 	// evicts: no ReplicaSet, StatefulSet or DaemonSet would replace them.

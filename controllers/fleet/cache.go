@@ -64,7 +64,7 @@ func trimNode(object any) (any, error) {
 		return object, nil
 	}
 	trimmed := &corev1.Node{ObjectMeta: trimMeta(node.ObjectMeta)}
-	trimmed.Labels = node.Labels
+	trimmed.Labels, trimmed.Spec.Unschedulable = node.Labels, node.Spec.Unschedulable
 	for _, condition := range node.Status.Conditions {
 		if condition.Type == corev1.NodeReady {
 			trimmed.Status.Conditions = []corev1.NodeCondition{{
@@ -83,7 +83,8 @@ func trimMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {
 func NodeChanged(before, after *corev1.Node) bool {
 	readyBefore, lostBefore := Readiness(before)
 	readyAfter, lostAfter := Readiness(after)
-	return readyBefore != readyAfter || !lostBefore.Equal(lostAfter) || !maps.Equal(before.Labels, after.Labels)
+	return readyBefore != readyAfter || !lostBefore.Equal(lostAfter) ||
+		before.Spec.Unschedulable != after.Spec.Unschedulable || !maps.Equal(before.Labels, after.Labels)
 }
 
 // HubChanged reports whether an update of an EdgeHubNode matters to every policy.

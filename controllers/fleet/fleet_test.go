@@ -123,6 +123,7 @@ func TestTrimKeepsWhatMatters(t *testing.T) {
 	full.Status.Uncached = []v1alpha1.UncachedAgent{{Name: "x"}}
 	full.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "edge-hub"}}
 	object := node("a", "Unknown", map[string]string{"l": "v"})
+	object.Spec.Unschedulable = true
 	object.Status.Images = []corev1.ContainerImage{{Names: []string{"large"}}}
 	trimmedHub, err := trimHub(&full)
 	g.Expect(err).NotTo(HaveOccurred())
@@ -160,6 +161,9 @@ func TestWhatChanged(t *testing.T) {
 	g.Expect(NodeChanged(&ready, &lost)).To(BeTrue())
 	same.Labels = map[string]string{"l": "v"}
 	g.Expect(NodeChanged(&ready, &same)).To(BeTrue())
+	cordoned := node("a", "True", nil)
+	cordoned.Spec.Unschedulable = true
+	g.Expect(NodeChanged(&ready, &cordoned)).To(BeTrue())
 }
 
 func newClient(t *testing.T) client.WithWatch {

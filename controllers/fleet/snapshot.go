@@ -31,6 +31,8 @@ type Node struct {
 	// LostAt is since when the Node is not ready, zero if it is or if that is not
 	// known.
 	LostAt time.Time
+	// Cordoned is true if no new Pods come to the Node, those of DaemonSets left out.
+	Cordoned bool
 	// Hash is that of the configuration the hub works with.
 	Hash string
 	// CachingSince is when a hub first took a configuration on this node.
@@ -116,7 +118,7 @@ func newNode(hub *v1alpha1.EdgeHubNode, object *corev1.Node) *Node {
 	node.Stale = isFalse(hub, v1alpha1.NodeConfigCurrent)
 	node.CacheFails = isFalse(hub, v1alpha1.NodeCacheWritable)
 	if object != nil {
-		node.Exists, node.Labels = true, object.Labels
+		node.Exists, node.Labels, node.Cordoned = true, object.Labels, object.Spec.Unschedulable
 		node.Ready, node.LostAt = Readiness(object)
 	}
 	return node

@@ -177,7 +177,7 @@ func (s Scene) verdict(o Observed) Verdict {
 	case rollout.Deferred:
 		v.Message = "it has to be restarted, and its node is not ready"
 		if o.Pod.NodeReady {
-			v.Message = "it has to be restarted, and " + o.Pod.HubFails
+			v.Message = "it has to be restarted, and " + o.Pod.Hindrance
 		} else if !o.Pod.NodeLostAt.IsZero() {
 			v.Message += " since " + moment(o.Pod.NodeLostAt)
 		}

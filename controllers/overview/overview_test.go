@@ -114,7 +114,7 @@ func TestAVerdictSaysWhatThePodWaitsFor(t *testing.T) {
 		"unmanaged":               {func(_ *Scene, o *Observed) { o.Pod.Workload = "" }, rollout.Unmanaged, "no ReplicaSet, StatefulSet or DaemonSet"},
 		"node away":               {func(_ *Scene, o *Observed) { o.Pod.NodeReady, o.Pod.NodeLostAt = false, noon }, rollout.Deferred, "not ready since 2026-03-01T12:00:00Z"},
 		"hub behind":              {func(_ *Scene, o *Observed) { o.Pod.HubCurrent = false }, rollout.Waiting, "has not taken the current configuration"},
-		"nothing is cached there": {func(_ *Scene, o *Observed) { o.Pod.HubFails = "its cache can't be written" }, rollout.Deferred, "its cache can't be written: it is restarted when that is over"},
+		"nothing is cached there": {func(_ *Scene, o *Observed) { o.Pod.Hindrance = "its cache can't be written" }, rollout.Deferred, "its cache can't be written: it is restarted when that is over"},
 		"node away, never": {func(_ *Scene, o *Observed) {
 			o.Pod.NodeReady, o.Policy.Spec.Restart.Strategy = false, v1alpha1.NeverRestart
 		}, rollout.Deferred, "restart it by hand after that"},

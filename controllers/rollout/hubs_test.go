@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -8,8 +9,10 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
 	"github.com/edgehub-io/edge-hub/controllers/fleet"
@@ -122,6 +125,28 @@ func TestStepSparesNodesThatCannotCache(t *testing.T) {
 	e.Expect(result.Evicted).To(ConsistOf(HaveField("Name", well.Name)))
 	e.Expect(result.Counts).To(And(HaveField("Deferred", int32(3)), HaveField("Waiting", int32(0))))
 	e.Expect(result.NothingLeft()).To(BeTrue())
+}
+
+// TestStepSparesCordonedNodes: what is evicted there could not come back, save what a
+// DaemonSet keeps.
+func TestStepSparesCordonedNodes(t *testing.T) {
+	e := newEnv(t, "a")
+	e.deployment("app", 1)
+	e.daemonSet("agent", 1)
+	cordon := func(cordoned bool) {
+		patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"unschedulable":%v}}`, cordoned))
+		e.Expect(e.client.Patch(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: e.namespace + "-a"}}, patch)).To(Succeed())
+	}
+	cordon(true)
+	policy := e.policy("app", intstr.FromInt32(2), cutoffNow())
+	policy.Spec.PodSelector = &v1alpha1.LabelSelector{}
+	restarter := NewRestarter(e.client, e.client, time.Now)
+	result := e.step(restarter, policy, e.hubs())
+	e.Expect(result.Evicted).To(ConsistOf(HaveField("Kind", "DaemonSet")))
+	e.Expect(result.Counts.Deferred).To(Equal(int32(1)))
+	e.Expect(result.NothingLeft()).To(BeTrue())
+	cordon(false)
+	e.Expect(e.step(restarter, policy, e.hubs()).Evicted).To(ConsistOf(HaveField("Kind", "ReplicaSet")))
 }
 
 func TestStepWithoutPodSelector(t *testing.T) {

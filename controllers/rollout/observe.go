@@ -167,10 +167,12 @@ func (o *observer) observe(ctx context.Context, object *corev1.Pod) (Pod, error)
 	pod.Edge, pod.NodeReady, pod.NodeLostAt = true, node.Ready, node.LostAt
 	pod.HubCurrent = o.Configurations.Current(node.Hash, o.policy.Namespace)
 	switch {
+	case node.Cordoned && pod.Kind != "DaemonSet":
+		pod.Hindrance = "its node is cordoned"
 	case node.CacheFails:
-		pod.HubFails = "its cache can't be written"
+		pod.Hindrance = "its cache can't be written"
 	case node.Stale && !pod.HubCurrent:
-		pod.HubFails = "its hub has not taken the configuration for long"
+		pod.Hindrance = "its hub has not taken the configuration for long"
 	}
 	if node.Exists && o.nodes.Matches(node.Labels) {
 		o.judge(&pod, object, node)
@@ -192,7 +194,7 @@ func (o *observer) judge(pod *Pod, object *corev1.Pod, node *fleet.Node) {
 			pod.Selected = true
 		}
 		if row != nil && row.Reason == v1alpha1.NodeAgentDisk {
-			pod.HubFails = "its disk fails or is full"
+			pod.Hindrance = "its disk fails or is full"
 		}
 		c := caching{applied: agent.AppliedTime.Time, nodeSince: node.CachingSince}
 		if row != nil {

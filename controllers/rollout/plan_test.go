@@ -89,7 +89,7 @@ func TestMakePlan(t *testing.T) {
 			wantCounts: v1alpha1.PodCounts{Matched: 2, Pending: 2, Waiting: 1},
 		}, {
 			name: "where nothing can be cached a restart is of no use", desired: 2,
-			pods:       []Pod{pod("a", func(p *Pod) { p.HubFails = "its cache can't be written" }), pod("b")},
+			pods:       []Pod{pod("a", func(p *Pod) { p.Hindrance = "its cache can't be written" }), pod("b")},
 			want:       []string{"b"},
 			wantCounts: v1alpha1.PodCounts{Matched: 2, Pending: 2, Deferred: 1},
 		}, {

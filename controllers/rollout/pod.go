@@ -42,8 +42,9 @@ type Pod struct {
 	// HubCurrent is true if the hub of that node works with what the configuration
 	// in force says of the Pod's namespace.
 	HubCurrent bool
-	// HubFails is why a restart is of no use as long as that is so, empty if it is.
-	HubFails string
+	// Hindrance is why a restart is of no use as long as that is so, or ends with a Pod
+	// that can't be scheduled; empty if there is none.
+	Hindrance string
 	// Terminating is true once the Pod is being deleted; DeletedAt is when that was
 	// asked for.
 	Terminating bool
@@ -66,8 +67,8 @@ const (
 	OptedOut State = "OptedOut"
 	// Unmanaged: the Pod has to be restarted and nothing would replace it.
 	Unmanaged State = "Unmanaged"
-	// Deferred: the Pod has to be restarted and its node is out of reach, or can't
-	// cache anything now.
+	// Deferred: the Pod has to be restarted and its node is out of reach,
+	// cordoned, or can't cache anything now.
 	Deferred State = "Deferred"
 	// Waiting: the Pod has to be restarted and its node's hub does not work with
 	// the current configuration yet.
@@ -87,7 +88,7 @@ func (p Pod) State() State {
 		return OptedOut
 	case p.Workload == "":
 		return Unmanaged
-	case !p.NodeReady, p.HubFails != "":
+	case !p.NodeReady, p.Hindrance != "":
 		return Deferred
 	case !p.HubCurrent:
 		return Waiting

@@ -34,5 +34,8 @@ func TestAnUnknownConfigurationIsNotHeldAgainstAHub(t *testing.T) {
 		}
 		g.Expect(observe(t.Context(), nil, &scene, []v1alpha1.EdgeHubPolicy{policy})).To(Succeed())
 		g.Expect(scene.Policies[0].Pod.State()).To(Equal(want), configuration)
+		scene.Node.Spec.Unschedulable, scene.Policies = true, nil
+		g.Expect(observe(t.Context(), nil, &scene, []v1alpha1.EdgeHubPolicy{policy})).To(Succeed())
+		g.Expect(overview.Explain(scene).Policies).To(ConsistOf(And(HaveField("State", rollout.Deferred), HaveField("Message", ContainSubstring("its node is cordoned: it is restarted when that is over")))))
 	}
 }
