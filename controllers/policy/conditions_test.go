@@ -41,6 +41,7 @@ func TestRestartOutcome(t *testing.T) {
 	}{
 		{name: "no selector, no hub has seen a Pod", change: noSelector, wantDone: true, wantReason: "Restarted", wantMessage: "no hub has seen a Pod send the agents"},
 		{name: "no selector, restarting", change: noSelector, result: rollout.Result{Counts: v1alpha1.PodCounts{Unavailable: 1}, Restarting: 1, Recent: true}, wantReason: "Restarting", wantMessage: "1 restarted Pod not available"},
+		{name: "no selector, older trouble", change: noSelector, result: rollout.Result{Counts: v1alpha1.PodCounts{Matched: 1, Restarted: 1, Unavailable: 1}, Recent: true}, wantDone: true, wantReason: "Restarted"},
 		{name: "no selector, trouble that nobody caused", change: noSelector, result: rollout.Result{Counts: v1alpha1.PodCounts{Matched: 1, Restarted: 1, Unavailable: 1}, Restarting: 1}, wantDone: true, wantReason: "Restarted"},
 		{name: "never", change: never, result: rollout.Result{Counts: some}, wantDone: true, wantReason: "NotRequested", wantMessage: "1 of 3 Pods restarted"},
 		{name: "never, and all is done", change: never, result: rollout.Result{Counts: v1alpha1.PodCounts{Matched: 1, Restarted: 1}}, wantDone: true, wantReason: "NotRequested", wantMessage: "1 of 1 Pod restarted", wantWhole: true},

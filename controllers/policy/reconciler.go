@@ -199,7 +199,7 @@ func (r *Reconciler) restart(ctx context.Context, policy *v1alpha1.EdgeHubPolicy
 		return 0, fmt.Errorf("restart Pods: %w", err)
 	case restarts.done || result.Counts.Pending == result.Counts.Deferred && restarts.stalled:
 		return 0, nil
-	case !gate.open():
+	case !gate.open() && !result.NothingLeft():
 		return gate.wait, nil
 	}
 	return sooner(retryInterval, result.NextCheck), nil

@@ -554,6 +554,22 @@ func TestPodsThatNothingReplacesNeedAttention(t *testing.T) {
 	e.expectCondition(policy, "Ready", "True", "Ready")
 }
 
+// TestAMissingPodHoldsUpNobodyForGood: without a podSelector it may be a replacement, to
+// an operator that has just begun, and it may be missing for ever.
+func TestAMissingPodHoldsUpNobodyForGood(t *testing.T) {
+	e := newEnv(t)
+	e.replicaSet("short")
+	policy := e.create("one", "a")
+	policy.Spec.Restart.Paused = true
+	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+	policy, result, err := e.tryReconcile("one")
+	e.Expect(err).NotTo(HaveOccurred())
+	e.expectCondition(policy, "RestartsComplete", "False", "Restarting")
+	e.Expect(result.RequeueAfter).To(Equal(retryInterval), "nothing else would tell when it is over")
+	e.clock = e.clock.Add(10 * time.Minute)
+	e.expectCondition(e.reconcile("one"), "RestartsComplete", "True", "Restarted")
+}
+
 // createAsked makes a policy in a namespace with a quota and secrets.
 func (e *env) createAsked(key, agents, quota string, secrets v1alpha1.SecretCaching) *v1alpha1.EdgeHubPolicy {
 	e.t.Helper()

@@ -9,5 +9,6 @@
 // operator that restarts in the middle of a rollout neither repeats a restart nor
 // forgets one: a Pod has to be restarted exactly if it started before the hub of
 // its node began to cache what it reads. What a Restarter remembers only saves
-// requests and orders rollouts.
+// requests and orders rollouts; one that is new waits for a last replacement rather too
+// long than not at all.
 package rollout

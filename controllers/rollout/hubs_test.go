@@ -190,6 +190,31 @@ func TestStepWithoutPodSelector(t *testing.T) {
 	}
 }
 
+// TestTheLastReplacementIsWaitedFor by an operator that takes over as well: no hub knows
+// it before it runs.
+func TestTheLastReplacementIsWaitedFor(t *testing.T) {
+	e := newEnv(t, "a")
+	e.daemonSet("app", 1)
+	policy := e.policy("app", intstr.FromInt32(1), cutoffNow())
+	policy.Spec.PodSelector = nil
+	old := e.podOn("app", "a")
+	hubs := e.hubs(e.using("a", "app", time.Now(), old))
+	e.nodes.Hold(func(pod *corev1.Pod) bool { return pod.UID != old.UID })
+	clock := time.Now().Add(time.Second)
+	first := NewRestarter(e.client, e.client, func() time.Time { return clock })
+	e.Expect(e.step(first, policy, hubs).Evicted).To(HaveLen(1))
+	e.Eventually(func() bool { return containsPod(e.pods("app"), old.Name) }).Should(BeFalse())
+	for _, restarter := range []*Restarter{first, NewRestarter(e.client, e.client, func() time.Time { return clock })} {
+		for _, recent := range []bool{true, true, false} {
+			result := e.step(restarter, policy, hubs)
+			e.Expect(result.NothingLeft()).To(BeTrue())
+			e.Expect(result.Restarting).To(Equal(1))
+			e.Expect(result.Recent).To(Equal(recent))
+			clock = clock.Add(recentTime / 2)
+		}
+	}
+}
+
 func TestStepHaltsWhenANodeBreaks(t *testing.T) {
 	e := newEnv(t, "a", "b", "c")
 	e.daemonSet("app", 3)

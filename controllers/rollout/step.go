@@ -31,9 +31,9 @@ const pageSize = 500
 // heldInterval is when to look again at Pods that another rollout holds up.
 const heldInterval = 5 * time.Second
 
-// recentTime is how long after an eviction the replacement may be unknown to the
-// hub of its node.
-const recentTime = time.Minute
+// recentTime is for how long after the last Pod was left to restart its replacement
+// may be missing, or not run yet: to pull an image takes minutes at the edge.
+const recentTime = 10 * time.Minute
 
 // maxAtOnce is how many evictions are asked for side by side. kube-apiserver takes
 // tens of milliseconds for each.
@@ -56,7 +56,8 @@ type Restarter struct {
 	// compared are the namespaces whose Pods, as the cache shows them, were compared
 	// with kube-apiserver's: another operator may have evicted some a moment ago.
 	compared map[string]bool
-	// last is when a policy last had a Pod evicted, by namespace/name.
+	// last is when a policy last had a Pod to restart, or was first looked at, by
+	// namespace/name.
 	last map[string]time.Time
 }
 
@@ -109,7 +110,7 @@ type Result struct {
 	// Unavailable is a Pod or workload that a restart waits for, such as "Pod
 	// app-5d8-x7k2p".
 	Unavailable string
-	// Recent is true if the policy had a Pod evicted a moment ago.
+	// Recent is true if the policy may have had a Pod evicted lately.
 	Recent bool
 	// NextCheck is when to step again although nothing that is watched changes.
 	// Zero if there is no need to.
@@ -142,14 +143,11 @@ func (r *Restarter) Step(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, hu
 	}
 	r.refused[name].keep(observed.Pods)
 	result, err := r.carryOut(ctx, policy.Namespace, name, observed, RulesOf(policy), evict)
-	if len(result.Evicted) > 0 {
+	// The operator that led before may have evicted the last one a moment ago.
+	if _, found := r.last[name]; !found || !result.NothingLeft() || len(result.Evicted) > 0 {
 		r.last[name] = r.now()
 	}
-	if last, found := r.last[name]; found {
-		if result.Recent = r.now().Sub(last) < recentTime; !result.Recent {
-			delete(r.last, name)
-		}
-	}
+	result.Recent = r.now().Sub(r.last[name]) < recentTime
 	return result, err
 }
 
