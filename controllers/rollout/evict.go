@@ -94,6 +94,7 @@ func (b budgets) allowed(pod Pod, now time.Time) {
 // answer is what came of a request for the eviction of a Pod.
 type answer struct {
 	pod     Pod
+	evicted bool   // it was; if nothing else is true or set either, it was not there any more
 	blocked bool   // PodDisruptionBudgets refuse, which r.budgets then knows
 	denied  string // why it was denied otherwise, empty if it was not
 	busy    bool   // kube-apiserver had no time; the Pod may be evicted all the same
@@ -132,7 +133,7 @@ func (r *Restarter) judge(ctx context.Context, a *answer) {
 	denied := denial(a.err)
 	switch {
 	case a.err == nil:
-		result = "evicted"
+		result, a.evicted = "evicted", true
 		r.budgets.allowed(a.pod, r.now())
 	case denied != "":
 		a.denied, a.err = denied, nil

@@ -281,8 +281,10 @@ func (r *Restarter) evictAll(ctx context.Context, refused refusals, restart, pod
 				result.Busy = true
 				refused.postpone(answer.pod.UID, r.now())
 			default:
-				log.FromContext(ctx).Info("Evicted Pod", "pod", answer.pod.Name)
-				result.Evicted = append(result.Evicted, answer.pod)
+				if answer.evicted {
+					log.FromContext(ctx).Info("Evicted Pod", "pod", answer.pod.Name)
+					result.Evicted = append(result.Evicted, answer.pod)
+				}
 				terminate(pods, answer.pod.UID, r.now())
 			}
 		}

@@ -514,6 +514,21 @@ func TestStepKnowsWhatItsPredecessorDid(t *testing.T) {
 	}
 }
 
+// TestWhatWasGoneWasNotEvicted: somebody else deleted a Pod, and another has its name.
+func TestWhatWasGoneWasNotEvicted(t *testing.T) {
+	e := newEnv(t, "a")
+	e.deployment("app", 2)
+	pods := []Pod{{Namespace: e.namespace, Name: "gone", UID: "gone"}}
+	for _, pod := range e.pods("app") {
+		pods = append(pods, Pod{Namespace: e.namespace, Name: pod.Name, UID: pod.UID})
+	}
+	pods[1].UID = "before"
+	var result Result
+	e.Expect(NewRestarter(e.client, e.client, time.Now).evictAll(t.Context(), refusals{}, pods, pods, &result)).To(BeZero())
+	e.Expect(result.Evicted).To(ConsistOf(HaveField("UID", pods[2].UID)))
+	e.Expect(pods).To(HaveEach(HaveField("Terminating", true)))
+}
+
 // TestWhatRefusalsMean has answers to evictions that are no PodDisruptionBudget's,
 // though one covers the Pod.
 func TestWhatRefusalsMean(t *testing.T) {
