@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +17,13 @@ var (
 	metric = regexp.MustCompile(`\bedgehub_[a-z_]+`)
 	// The operator's collector writes names without their common beginning.
 	described = regexp.MustCompile(`describe\("([a-z_]+)"`)
+	// Reasons of RestartsComplete that nobody has to be told of: nothing is left, it is
+	// a matter of time, a person wants it so, or other alerts tell, such as that on
+	// stalled policies.
+	untold = []string{
+		"Restarted", "NotRequested", "WaitingForConfig", "Paused", "Deferred", "Probation", "Debouncing", "OutsideWindow",
+		"Relisting", "Relisted", "PodsNeedAttention", "NodesBroke", "WindowInvalid",
+	}
 )
 
 // exported are the names of metrics in the source of both programs.
@@ -90,5 +98,38 @@ func TestRulesAskForMetricsThatThereAre(t *testing.T) {
 	}
 	if len(alerts) < 10 {
 		t.Errorf("%d alerts were read", len(alerts))
+	}
+}
+
+// TestWhatStandsStillIsTold: a policy whose agents can't be written, or whose restarts
+// wait for something, is not stalled.
+func TestWhatStandsStillIsTold(t *testing.T) {
+	rules, err := os.ReadFile("rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("../../api/v1alpha1/conditions.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(rules), `edgehub_operator_config_writes_total{result="failed"}`) {
+		t.Error("nobody is told that the ConfigMap can't be written")
+	}
+	_, reasons, _ := strings.Cut(string(source), "// Reasons of RestartsComplete;")
+	reasons, _, _ = strings.Cut(reasons, "\n)")
+	var want []string
+	for _, reason := range regexp.MustCompile(`= "([A-Za-z]+)"`).FindAllStringSubmatch(reasons, -1) {
+		if !slices.Contains(untold, reason[1]) {
+			want = append(want, reason[1])
+		}
+	}
+	asked := regexp.MustCompile(`edgehub_operator_rollouts\{reason=~"([A-Za-z|]+)"`).FindStringSubmatch(string(rules))
+	if asked == nil {
+		t.Fatal("nobody is told of restarts that take long")
+	}
+	got := strings.Split(asked[1], "|")
+	slices.Sort(got)
+	if slices.Sort(want); !slices.Equal(got, want) {
+		t.Errorf("asked for are %v, want %v", got, want)
 	}
 }
