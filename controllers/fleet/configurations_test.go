@@ -153,7 +153,8 @@ func TestAHubThatIsGone(t *testing.T) {
 	stale := reconcile()
 	g.Expect(meta.FindStatusCondition(stale.Status.Conditions, "ConfigCurrent")).To(And(HaveField("Status", metav1.ConditionFalse), HaveField("Reason", "Behind"),
 		HaveField("Message", ContainSubstring("kubectl delete edgehubnode gone"))))
-	g.Expect(meta.FindStatusCondition(stale.Status.Conditions, "Connected")).To(And(HaveField("Status", metav1.ConditionFalse), HaveField("Reason", "NotReporting")))
+	g.Expect(meta.FindStatusCondition(stale.Status.Conditions, "Connected")).To(And(HaveField("Status", metav1.ConditionFalse), HaveField("Reason", "NotReporting"),
+		HaveField("Message", ContainSubstring("has reported nothing for 15m0s: it does not run, or had nothing to report"))))
 	g.Expect(recorder.Events).To(HaveLen(2))
 	// An operator that takes over knows of no configuration at first, and for as long as
 	// the ConfigMap is malformed.

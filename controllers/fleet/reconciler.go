@@ -140,7 +140,8 @@ func (r *Reconciler) configCurrent(hub *v1alpha1.EdgeHubNode, node *corev1.Node)
 // connected returns the condition Connected of hub, nil if it is as it should be. A
 // hub that has just reported says itself that it is connected, and it is right also
 // when its Node is not ready, as when only the kubelet was stopped. One that is behind
-// and does not report is not running.
+// and does not report is taken for one that does not run: nothing tells it from one
+// that can't take the configuration and had nothing to report.
 func connected(hub *v1alpha1.EdgeHubNode, node *corev1.Node, behind bool, now time.Time) *metav1.Condition {
 	before := meta.FindStatusCondition(hub.Status.Conditions, v1alpha1.NodeConnected)
 	ready, lostAt := false, time.Time{}
@@ -156,7 +157,9 @@ func connected(hub *v1alpha1.EdgeHubNode, node *corev1.Node, behind bool, now ti
 	reported := reportedAt(hub)
 	heard := !reported.IsZero() && reported.Before(now.Add(time.Minute)) && now.Sub(reported) < trustTime
 	if ready && behind && !heard {
-		ready, reason, message = false, v1alpha1.NodeReasonNotReporting, "the Node is ready, and its hub does not report; what is shown is what it last reported"
+		ready, reason = false, v1alpha1.NodeReasonNotReporting
+		message = "the Node is ready, and its hub does not take the configuration and has reported nothing for " + trustTime.String() +
+			": it does not run, or had nothing to report; what is shown is what it last reported"
 	}
 	if !ready && heard && reported.After(lostAt) && node != nil && before != nil && before.Status == metav1.ConditionTrue {
 		return nil
