@@ -183,7 +183,9 @@ func (s Scene) verdict(o Observed) Verdict {
 		}
 		v.Message += ": " + whoRestarts(o.Policy, "it is restarted when that is over")
 	case rollout.Waiting:
-		v.Message = "it has to be restarted, and the hub of its node has not taken the current configuration yet: " + whoRestarts(o.Policy, "it is restarted after that")
+		// An older one that says the same of the namespace will do, which only the
+		// operator remembers.
+		v.Message = "it has to be restarted, and the hub of its node may not have taken yet what the current configuration says of its namespace: " + whoRestarts(o.Policy, "it is restarted after that")
 	case rollout.Pending:
 		v.Message = s.pending(o)
 	}

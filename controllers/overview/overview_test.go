@@ -113,7 +113,7 @@ func TestAVerdictSaysWhatThePodWaitsFor(t *testing.T) {
 		"opted out":               {func(_ *Scene, o *Observed) { o.Pod.OptedOut = true }, rollout.OptedOut, "edgehub.io/restart=Never"},
 		"unmanaged":               {func(_ *Scene, o *Observed) { o.Pod.Workload = "" }, rollout.Unmanaged, "no ReplicaSet, StatefulSet or DaemonSet"},
 		"node away":               {func(_ *Scene, o *Observed) { o.Pod.NodeReady, o.Pod.NodeLostAt = false, noon }, rollout.Deferred, "not ready since 2026-03-01T12:00:00Z"},
-		"hub behind":              {func(_ *Scene, o *Observed) { o.Pod.HubCurrent = false }, rollout.Waiting, "has not taken the current configuration"},
+		"hub behind":              {func(_ *Scene, o *Observed) { o.Pod.HubCurrent = false }, rollout.Waiting, "may not have taken yet what the current configuration says of its namespace: it is restarted after that"},
 		"nothing is cached there": {func(_ *Scene, o *Observed) { o.Pod.Hindrance = "its cache can't be written" }, rollout.Deferred, "its cache can't be written: it is restarted when that is over"},
 		"node away, never": {func(_ *Scene, o *Observed) {
 			o.Pod.NodeReady, o.Policy.Spec.Restart.Strategy = false, v1alpha1.NeverRestart
