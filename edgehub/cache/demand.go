@@ -299,6 +299,23 @@ func (v *view) shown(s *Store, version uint64) {
 	}
 }
 
+// faulted has the view's watches count for a fault that was noted of it: they are what
+// is ended for it to be listed again. v.mu is held.
+func (v *view) faulted(s *Store) {
+	if v.want = s.demand.get(v.file); v.want != nil {
+		v.want.delivered.Store(max(v.want.delivered.Load(), v.delivered))
+	}
+}
+
+// mended ends a fault that has lost nothing, or what another watch has made up for:
+// the view is as far as its clients, and what came last could be written. v.mu is held.
+func (v *view) mended(s *Store) {
+	if v.delivered <= v.last && s.disk.status() == nil {
+		s.refusals.mended(v.file)
+	}
+	v.judge(s)
+}
+
 // asked notes that the recording's client asks for the view.
 func (r *recording) asked() {
 	v := r.view

@@ -92,6 +92,17 @@ func (r *refusals) kept(file string) {
 	r.demand.fault(file, "")
 }
 
+// mended says that a view is whole again without a list. Whether the quota has room for
+// one that tells nothing of.
+func (r *refusals) mended(file string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if known := r.byFile[file]; known != nil && known.reason != reasonQuota {
+		delete(r.byFile, file)
+		r.demand.fault(file, "")
+	}
+}
+
 func (r *refusals) has(file string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -185,15 +185,20 @@ func (w *watching) live(ev *capture.Event) error {
 		v.asOf = w.store.clock.Now()
 		scratch, err := v.extend(w.store, ev, version, w.scratch)
 		w.scratch = scratch
-		if err == nil && w.pipe.idle() {
+		written := err == nil && w.pipe.idle()
+		if written {
 			err = v.journal.Flush()
 		}
 		if err == nil {
 			w.missed = version
-			w.store.compactIfDue(v)
-			if v.want != nil {
+			switch {
+			case v.want == nil:
+			case written:
+				v.mended(w.store)
+			default:
 				v.judge(w.store)
 			}
+			w.store.compactIfDue(v)
 			return nil
 		}
 		v.asOf = before // it lacks what was to be confirmed

@@ -213,6 +213,7 @@ func (r *recording) finish(err error) {
 	case errors.Is(err, errOverflow), errors.Is(err, capture.ErrBusy):
 		outcome = "overflow"
 		r.store.refusals.behind(r.view.file, reasonOverflow)
+		r.faulted()
 	case errors.Is(err, errCut) && r.query.Verb == Watch:
 		return // a client that ends its watch loses nothing
 	case errors.Is(err, errCut):
@@ -225,11 +226,25 @@ func (r *recording) finish(err error) {
 		if isFull(err) {
 			r.store.reliefs.failed(r.store.clock.Now())
 		}
+		r.faulted()
 	default:
 		r.store.demand.fault(r.view.file, Incomplete) // what it was is not known
+		r.faulted()
 	}
 	r.store.metrics.notRecorded.WithLabelValues(outcome).Inc()
 	klog.V(2).InfoS("Answer was not cached", "agent", r.query.Key.Agent, "resource", r.query.Key.Resource, "reason", err)
+}
+
+// faulted notes up to where the client was shown the view nevertheless: its watch, or the
+// one that follows its list, goes on.
+func (r *recording) faulted() {
+	v := r.view
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if r.query.SendInitialEvents {
+		v.delivered = max(v.delivered, 1) // of the state that they were
+	}
+	v.faulted(r.store)
 }
 
 // expect checks that an answer's objects are whole if the view's are, and

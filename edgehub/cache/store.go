@@ -594,16 +594,19 @@ func (s *Store) writeAnew(name string, cause error) {
 	}
 	if news {
 		s.refusals.kept(name)
+		v.judge(s)
 	}
 }
 
 // failed accounts for a view of which something could not be written, and
-// reports whether that is news.
+// reports whether that is news. v.mu is held.
 func (s *Store) failed(v *view, err error) bool {
 	reason := faultOf(err)
 	if reason == "" {
 		reason = reasonOther
 	}
 	klog.V(2).InfoS("A view could not be written", "file", v.file, "reason", err)
-	return s.refusals.behind(v.file, reason)
+	news := s.refusals.behind(v.file, reason)
+	v.faulted(s)
+	return news
 }

@@ -1,0 +1,115 @@
+package cache
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/edgehub-io/edge-hub/edgehub/journal/journaltest"
+)
+
+// TestAFaultThatLostNothingEndsWithTheNextEvent, or with another list if none comes.
+func TestAFaultThatLostNothingEndsWithTheNextEvent(t *testing.T) {
+	for _, quiet := range []bool{false, true} {
+		t.Run(fmt.Sprintf("quiet %v", quiet), func(t *testing.T) {
+			withQuota(t, Quota{}, func(f *quotaFixture) {
+				f.record(f.query(inShop), listOf(10, object("shop", "a", 3)))
+				watch, up := f.openWatch(f.query(inShop + "?watch=true&resourceVersion=10"))
+				time.Sleep(time.Second)
+				on, _ := f.failing(syscall.ENOSPC, journaltest.Write)
+				on.Store(true)
+				_, _ = io.WriteString(up, bookmarkOf(11, false)+"\n")
+				synctest.Wait()
+				f.expectMissing("Disk=1")
+				on.Store(false)
+				time.Sleep(10 * time.Second) // it is tried
+				if f.Status().Disk != nil {
+					t.Fatal("the disk still fails")
+				}
+				f.expectMissing("Disk=1")
+				if !quiet {
+					_, _ = io.WriteString(up, bookmarkOf(12, false)+"\n")
+					synctest.Wait()
+					f.expectMissing("")
+					if n := len(f.Status().NotKept); n != 0 {
+						t.Errorf("%d are not kept", n)
+					}
+					time.Sleep(time.Hour)
+					expectNothing(t, watch)
+					f.expect(inShop, "a@3 rv=12")
+				} else {
+					time.Sleep(2 * behindWait)
+					synctest.Wait()
+					if len(watch) == 0 {
+						t.Error("the watch goes on")
+					}
+					f.record(f.query(inShop), listOf(12, object("shop", "a", 3)))
+					f.expectMissing("")
+				}
+				up.Close()
+				synctest.Wait()
+			})
+		})
+	}
+}
+
+// TestAWatchWhoseRecordingFellBehindListsAgain while it goes on: its view is behind for
+// as long as it does. So does one whose initial events were not recorded.
+func TestAWatchWhoseRecordingFellBehindListsAgain(t *testing.T) {
+	for name, options := range map[string]string{"watch": "?watch=true&resourceVersion=10", "watch list": watchList} {
+		t.Run(name, func(t *testing.T) {
+			withQuota(t, Quota{}, func(f *quotaFixture) {
+				file := f.query(inShop).Key.file()
+				f.watches.mayEnd(file, time.Now()) // one was ended just now
+				var finish func()
+				stalled := make(chan struct{})
+				if name == "watch" {
+					finish = f.slowList(f.query(inShop), listOf(10)) // which it waits for
+				} else {
+					finish = func() { close(stalled) }
+					f.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
+						if op.Kind == journaltest.Create {
+							<-stalled
+						}
+						return nil
+					})
+				}
+				watch, up := f.openWatch(f.query(inShop + options))
+				synctest.Wait()
+				for v := 11; v <= 90; v++ {
+					_, _ = io.WriteString(up, eventOf("ADDED", object("shop", fmt.Sprint("o", v), v, "padding", strings.Repeat("x", 10<<10)))+"\n")
+				}
+				finish()
+				synctest.Wait()
+				f.expectMissing("Incomplete=1")
+				time.Sleep(behindWait - 3*time.Second)
+				expectNothing(t, watch)
+				time.Sleep(behindWait + 5*time.Second)
+				synctest.Wait()
+				if len(watch) == 0 {
+					t.Error("the watch goes on")
+				}
+				up.Close()
+				f.record(f.query(inShop), listOf(90))
+				f.expectMissing("")
+			})
+		})
+	}
+}
+
+// TestAnotherWatchMakesUpForOneThatCouldNotBeKeptUpWith.
+func TestAnotherWatchMakesUpForOneThatCouldNotBeKeptUpWith(t *testing.T) {
+	f := newState(t)
+	f.record(f.query(inShop), listOf(10, object("shop", "a", 3)))
+	fell := &recording{store: f.Store, query: f.query(inShop + "?watch=true&resourceVersion=10"), view: f.view(f.query(inShop).Key)}
+	fell.finish(errOverflow)
+	f.expectMissing("Incomplete=1")
+	s := f.stream(f.query(inShop + "?watch=true&resourceVersion=10"))
+	s.send(eventOf("MODIFIED", object("shop", "a", 11)))
+	f.awaitMissing("")
+	s.end()
+}
