@@ -29,10 +29,13 @@ const (
 )
 
 const (
-	// maxWants bounds the views that are known to be missing.
+	// maxWants bounds the views that are known to be missing. One too many makes some
+	// leave of the tenant that has the most, see surplus.
 	maxWants = 10000
 	// maxOverflowed bounds the agents and namespaces that are known to miss more.
 	maxOverflowed = 1000
+	// overflowMinutes is for how long they are taken to, from the last time on.
+	overflowMinutes = 24 * 60
 	// idleMinutes is for how long nobody may watch a view whose list is missing
 	// before nobody is taken to depend on it: a client that lives watches again
 	// within moments, and one that starts lists first.
@@ -44,7 +47,7 @@ const (
 type demand struct {
 	mu         sync.Mutex
 	wants      map[string]*want     // by the view's file
-	overflowed map[string]bool      // pairs that miss more than there is room for in wants
+	overflowed map[string]int       // pairs that miss more than there is room for in wants, and for how many minutes
 	relists    map[string]int64     // watches that were ended, by pair
 	behindAt   map[string]time.Time // when a view that is behind was last listed again
 	nextBehind time.Time            // before that none is
@@ -53,6 +56,7 @@ type demand struct {
 
 // want is one view that is missing, or behind.
 type want struct {
+	holder holder
 	// gap is what the view itself lacks, and fault why it could not be kept;
 	// one of them is set.
 	gap, fault Missing
@@ -79,23 +83,50 @@ func (w *want) reason() Missing {
 }
 
 func newDemand() *demand {
-	return &demand{wants: map[string]*want{}, overflowed: map[string]bool{}, relists: map[string]int64{}, behindAt: map[string]time.Time{}}
+	return &demand{wants: map[string]*want{}, overflowed: map[string]int{}, relists: map[string]int64{}, behindAt: map[string]time.Time{}}
 }
 
-// want is called with d.mu held. It returns nil if there is no room.
+// want is called with d.mu held.
 func (d *demand) want(file string) *want {
 	w := d.wants[file]
 	if w == nil {
+		w = &want{holder: holderOfFile(file)}
 		if len(d.wants) >= maxWants {
-			if pair := pairOfFile(file); len(d.overflowed) < maxOverflowed && !d.overflowed[pair] {
-				d.overflowed[pair], d.changed = true, true
-			}
-			return nil
+			d.makeRoom(w.holder)
 		}
-		w = &want{}
 		d.wants[file] = w
 	}
 	return w
+}
+
+// makeRoom forgets some of what is missing: first what can't be listed again, for it is
+// too large, or nobody has been shown it by a watch. d.mu is held.
+func (d *demand) makeRoom(own holder) {
+	of := func(_ string, w *want) holder { return w.holder }
+	last := func(w *want) bool { return w.fault == TooLarge || w.delivered.Load() == 0 }
+	for _, file := range surplus(d.wants, own, of, last) {
+		pair := d.wants[file].holder.pair()
+		delete(d.wants, file)
+		if _, known := d.overflowed[pair]; known || len(d.overflowed) < maxOverflowed {
+			d.overflowed[pair] = 0
+		}
+	}
+	d.changed = true
+}
+
+// surplus is which of the files that something is known of are forgotten when there are
+// too many: a sixteenth of what the tenant has that has the most, lest each further one
+// looks through all, and first those that are worth the least.
+func surplus[V any](files map[string]V, own holder, of func(string, V) holder, least func(V) bool) []string {
+	count, byTenant := map[holder]int64{}, map[tenant][]string{}
+	for file, v := range files {
+		h := of(file, v)
+		count[h]++
+		byTenant[h.tenant()] = append(byTenant[h.tenant()], file)
+	}
+	most := byTenant[mostOf(count, own).tenant()]
+	slices.SortFunc(most, func(a, b string) int { return first(least(files[b]), least(files[a])) })
+	return most[:(len(most)+15)/16]
 }
 
 // note says what a view itself lacks, "" for nothing, and up to where it was
@@ -107,9 +138,7 @@ func (d *demand) note(file string, gap Missing, delivered uint64) *want {
 	if gap == "" && w == nil {
 		return nil
 	}
-	if w = d.want(file); w == nil {
-		return nil
-	}
+	w = d.want(file)
 	if w.gap != gap {
 		w.gap, d.changed = gap, true
 	}
@@ -135,7 +164,7 @@ func (d *demand) fault(file string, reason Missing) {
 	if w == nil && reason == "" {
 		return
 	}
-	if w = d.want(file); w == nil || w.fault == reason {
+	if w = d.want(file); w.fault == reason {
 		return
 	}
 	w.fault, d.changed = reason, true
@@ -174,6 +203,12 @@ func (d *demand) reasons() map[string]Missing {
 func (d *demand) idle(watched func(file string) bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	for pair := range d.overflowed {
+		if d.overflowed[pair]++; d.overflowed[pair] >= overflowMinutes {
+			delete(d.overflowed, pair)
+			d.changed = true
+		}
+	}
 	for file, w := range d.wants {
 		switch {
 		case w.fault != "" || w.delivered.Load() == 0 || watched(file):
@@ -261,7 +296,7 @@ func (v *view) judge(s *Store) {
 	}
 	if gap != "" || v.want != nil {
 		lost := gap == NotWarm && v.want == nil && s.mayHaveLost(v.key.Agent)
-		if v.want = s.demand.note(v.file, gap, v.delivered); lost && v.want != nil {
+		if v.want = s.demand.note(v.file, gap, v.delivered); lost {
 			s.demand.lose(v.want)
 		}
 	}

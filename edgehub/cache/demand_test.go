@@ -216,20 +216,50 @@ func TestWatchesThatNobodyRenewsAreForgotten(t *testing.T) {
 }
 
 // TestWhatIsKnownToBeMissingIsBounded, and who misses more is not taken to be
-// complete.
+// complete, for a day. Nobody loses anything by that another misses much.
 func TestWhatIsKnownToBeMissingIsBounded(t *testing.T) {
 	f := newState(t)
 	for i := range maxWants + 10 {
 		f.demand.note(fmt.Sprintf("app/me/x/%d.jsonl", i), Incomplete, 0)
 	}
-	f.demand.note("app/system:serviceaccount:shop:a:1/x/y.jsonl", Incomplete, 0)
-	if n := len(f.demand.wants); n != maxWants {
+	const shop, node = "app/system:serviceaccount:shop:a:1/x/y.jsonl", "kubelet/system:node:n/x/y.jsonl"
+	f.demand.note(shop, Incomplete, 0)
+	f.demand.note(node, Incomplete, 5)
+	f.demand.note("app/me/x/watched.jsonl", Incomplete, 5)
+	for i := range maxWants {
+		f.demand.fault(fmt.Sprintf("app/me/x/large%d.jsonl", i), TooLarge)
+	}
+	if n := len(f.demand.wants); n > maxWants || n < maxWants*9/10 {
 		t.Errorf("%d are known", n)
 	}
-	for _, u := range f.Usages() {
-		if u.Missing[Incomplete] == 0 {
-			t.Errorf("%s of %q is complete", u.Agent, u.Namespace)
+	for _, file := range []string{shop, node, "app/me/x/watched.jsonl"} {
+		if f.demand.get(file) == nil {
+			t.Errorf("%s is forgotten", file)
 		}
+	}
+	more := f.Usages()[0].Missing[Incomplete]
+	for range overflowMinutes {
+		f.demand.idle(func(string) bool { return true })
+	}
+	if u := f.Usages()[0]; u.Namespace != "" || u.Missing[Incomplete] != more-1 {
+		t.Errorf("%+v: that it missed more is not forgotten, or was not known", u)
+	}
+}
+
+// TestWhatIsNotKeptIsBounded, and what is known of one is told of all the same.
+func TestWhatIsNotKeptIsBounded(t *testing.T) {
+	r := refusals{demand: newDemand()}
+	now := time.Now()
+	for i := range maxRefusals + 10 {
+		r.behind(fmt.Sprintf("app/me/x/%d.jsonl", i), reasonOverflow)
+	}
+	const shop = "app/system:serviceaccount:shop:a:1/x/y.jsonl"
+	r.refuse(shop, reasonNoSpace, now)
+	if n := len(r.byFile); n > maxRefusals {
+		t.Errorf("%d are known", n)
+	}
+	if r.allows(shop, now) || r.demand.get(shop) == nil {
+		t.Error("it is not held back, or not missed")
 	}
 }
 

@@ -41,10 +41,9 @@ const (
 func (r *refusals) refuse(file, reason string, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if known := r.note(file, reason); known != nil {
-		known.wait = min(max(2*known.wait, minRefusal), maxRefusal)
-		known.until = now.Add(known.wait)
-	}
+	known := r.note(file, reason)
+	known.wait = min(max(2*known.wait, minRefusal), maxRefusal)
+	known.until = now.Add(known.wait)
 }
 
 // behind notes that a view lacks what was delivered last, and reports whether
@@ -52,17 +51,22 @@ func (r *refusals) refuse(file, reason string, now time.Time) {
 func (r *refusals) behind(file, reason string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	before := len(r.byFile)
+	news := r.byFile[file] == nil
 	r.note(file, reason)
-	return len(r.byFile) > before
+	return news
 }
 
-// note is called with r.mu held. It returns nil if there are too many.
+// note is called with r.mu held. If there are too many, others are forgotten, and tried
+// again.
 func (r *refusals) note(file, reason string) *refusal {
 	known := r.byFile[file]
 	if known == nil {
 		if len(r.byFile) >= maxRefusals {
-			return nil
+			of := func(file string, _ *refusal) holder { return holderOfFile(file) }
+			least := func(known *refusal) bool { return known.until.IsZero() } // holds nothing back
+			for _, other := range surplus(r.byFile, holderOfFile(file), of, least) {
+				delete(r.byFile, other)
+			}
 		}
 		if r.byFile == nil {
 			r.byFile = map[string]*refusal{}

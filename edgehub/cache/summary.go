@@ -58,7 +58,7 @@ func (s *Store) Usages() []Usage {
 	s.ledger.mu.Unlock()
 	s.demand.mu.Lock()
 	for file, w := range s.demand.wants {
-		u, reason := of(pairOfFile(file)), w.reason()
+		u, reason := of(w.holder.pair()), w.reason()
 		u.Missing[reason]++
 		if name := shortFile(file); u.Example[reason] == "" || name < u.Example[reason] {
 			u.Example[reason] = name
@@ -125,13 +125,13 @@ func (s *Store) restoreDemand() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, m := range state.Missing {
-		if w := d.want(m.File); w != nil && m.Gap+m.Fault != "" {
+		if w := d.want(m.File); m.Gap+m.Fault != "" {
 			w.gap, w.fault, w.lost = m.Gap, m.Fault, m.Lost
 			w.delivered.Store(m.Delivered)
 		}
 	}
 	for _, pair := range state.Overflowed {
-		d.overflowed[pair] = true
+		d.overflowed[pair] = 0
 	}
 	maps.Copy(d.relists, state.Relists)
 	d.changed = false

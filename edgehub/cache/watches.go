@@ -278,8 +278,7 @@ func (d *demand) due(now time.Time, spread time.Duration, disk bool, relists fun
 	defer d.mu.Unlock()
 	maps.DeleteFunc(d.behindAt, func(_ string, at time.Time) bool { return now.Sub(at) >= behindPause })
 	for file, w := range d.wants {
-		agent, namespace := splitPair(pairOfFile(file))
-		wanted := relists(agent, namespace)
+		wanted := relists(w.holder.agent, w.holder.namespace)
 		_, lately := d.behindAt[file]
 		switch {
 		case w.gap == SecretsDenied || !wanted && !w.behind(disk):
