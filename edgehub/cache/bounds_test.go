@@ -53,6 +53,21 @@ func TestViewsWithoutContentLeaveMemory(t *testing.T) {
 	<-watched
 }
 
+// TestToAskLeavesNoTraceInMemory, whatever resources a client makes up.
+func TestToAskLeavesNoTraceInMemory(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	for _, path := range []string{"", "/x", "?watch=true&resourceVersion=10"} {
+		q := f.query("/apis/g/v1/madeup" + path)
+		if code, _ := f.ask(q); code != http.StatusServiceUnavailable || f.CanAnswer(q) {
+			t.Errorf("%q: %d", path, code)
+		}
+	}
+	if n := len(f.dirs); n != 1 {
+		t.Errorf("%d directories", n)
+	}
+}
+
 // recordingsOf waits for the lists of a view.
 func (f *fixture) recordingsOf(q Query) { f.settle(q) }
 

@@ -22,8 +22,13 @@ func (s *Store) Asked() Moment { return s.moments.next() }
 func (m *moments) next() Moment { return Moment(m.last.Add(1)) }
 func (m *moments) now() Moment  { return Moment(m.last.Load()) }
 
-// maxRefusedScopes bounds what is remembered one by one of a directory.
-const maxRefusedScopes = 64
+const (
+	// maxRefusedScopes bounds what is remembered one by one of a directory.
+	maxRefusedScopes = 64
+	// maxAbsent bounds the directories without views of which it is. What was granted
+	// before refusals of so many others has long come.
+	maxAbsent = 100
+)
 
 // refused remembers when what is in a directory was last refused, for views that are
 // made after that: an answer that was granted before may still be on its way.
@@ -32,8 +37,9 @@ type refused struct {
 	rest   Moment            // of everything
 }
 
-// note says that lists of a namespace, or an object, were refused at a moment.
-func (r *refused) note(scope string, at Moment) {
+// note says that lists of a namespace, or an object, were refused at a moment, and all
+// that every namespace is concerned.
+func (r *refused) note(scope string, at Moment, all bool) {
 	if r.scopes == nil {
 		r.scopes = map[string]Moment{}
 	}
@@ -44,6 +50,9 @@ func (r *refused) note(scope string, at Moment) {
 		clear(r.scopes)
 	}
 	r.scopes[scope] = max(r.scopes[scope], at)
+	if all {
+		r.rest = max(r.rest, at)
+	}
 }
 
 // since is when what a view would hold was last refused.

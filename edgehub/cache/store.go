@@ -114,6 +114,7 @@ type Store struct {
 	mu     sync.Mutex
 	caches func(agent string) bool // nil until the first SetAgents
 	dirs   map[directory]*views
+	absent map[directory]refused // of what is not in dirs yet
 }
 
 // views are the views in one directory.
@@ -131,7 +132,7 @@ type views struct {
 // Open returns the store over a cache directory. It reads no view before one is
 // asked for.
 func Open(options Options) *Store {
-	s := &Store{clock: options.Clock, scanned: make(chan struct{}), dirs: map[directory]*views{}, sealKey: options.Key, denySecrets: options.DenySecrets}
+	s := &Store{clock: options.Clock, scanned: make(chan struct{}), dirs: map[directory]*views{}, absent: map[directory]refused{}, sealKey: options.Key, denySecrets: options.DenySecrets}
 	if s.denySecrets == nil {
 		s.denySecrets = func(string, string) bool { return false }
 	}
@@ -315,15 +316,21 @@ func (s *Store) use(key Key) (v *view, done func()) {
 func (s *Store) directory(d directory) *views {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.caches == nil || !s.caches(d.agent) || d.sealed() && s.sealKey == nil || s.denies(d) {
+	if !s.mayCache(d) {
 		return nil
 	}
 	dir := s.dirs[d]
 	if dir == nil {
-		dir = &views{byKey: map[Key]*view{}}
+		dir = &views{byKey: map[Key]*view{}, refused: s.absent[d]}
 		s.dirs[d] = dir
+		delete(s.absent, d)
 	}
 	return dir
+}
+
+// mayCache is called with s.mu held.
+func (s *Store) mayCache(d directory) bool {
+	return s.caches != nil && s.caches(d.agent) && (!d.sealed() || s.sealKey != nil) && !s.denies(d)
 }
 
 // view is called with d.mu held.
@@ -393,8 +400,11 @@ func (s *Store) known(key Key) *view {
 }
 
 // discovered returns the views in a directory, including those that only the disk
-// knows of yet; nil if they are not to be cached.
+// knows of yet; nil if they are not to be cached, or there can be none.
 func (s *Store) discovered(d directory) *views {
+	if !s.mayHave(d) {
+		return nil
+	}
 	dir := s.directory(d)
 	if dir == nil {
 		return nil

@@ -135,6 +135,14 @@ func (f *fixture) record(q Query, body string) {
 	f.settle(q)
 }
 
+// recordLate is record for an answer that was asked for at a moment.
+func (f *fixture) recordLate(q Query, body string, asked Moment) {
+	rc := f.Store.Record(q, answerOf(http.StatusOK, strings.NewReader(body)), asked)
+	_, _ = io.Copy(io.Discard, rc)
+	rc.Close()
+	f.recordings.Wait()
+}
+
 // settle waits until no answer but watches is being recorded in a view.
 func (f *fixture) settle(q Query) {
 	if v := f.view(q.Key); v != nil {

@@ -212,15 +212,21 @@ func (v *view) refuse(s *Store, file *viewFile, end endRecord, at Moment) error 
 // noteRefused keeps what was granted before a moment from being cached by a view that
 // does not exist yet. all says that every namespace is concerned.
 func (s *Store) noteRefused(d directory, scope string, at Moment, all bool) {
-	dir := s.directory(d)
-	if dir == nil {
-		return
+	s.mu.Lock()
+	dir := s.dirs[d]
+	if dir == nil && s.mayCache(d) {
+		if len(s.absent) >= maxAbsent {
+			clear(s.absent)
+		}
+		r := s.absent[d]
+		r.note(scope, at, all)
+		s.absent[d] = r
 	}
-	dir.mu.Lock()
-	defer dir.mu.Unlock()
-	dir.refused.note(scope, at)
-	if all {
-		dir.refused.rest = max(dir.refused.rest, at)
+	s.mu.Unlock()
+	if dir != nil {
+		dir.mu.Lock()
+		defer dir.mu.Unlock()
+		dir.refused.note(scope, at, all)
 	}
 }
 

@@ -210,9 +210,6 @@ func (s *Store) carryOut(w withdrawal, at Moment) error {
 		q.Key.Agent = agent
 		d := q.Key.directory()
 		errs = append(errs, s.journal.SyncAbsent(d.path()))
-		if !s.mayHave(d) {
-			continue
-		}
 		switch w.verb {
 		case Get:
 			errs = append(errs, s.withdrawObject(q, w.code, at), s.removeForeign(d))

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -223,6 +224,30 @@ func TestAListAskedForBeforeARefusalDoesNotUndoIt(t *testing.T) {
 	f.expect(inA, "503")
 	f.record(f.query(inA), body)
 	f.expect(inA, "x@3 rv=10")
+}
+
+// TestWhatWasGrantedBeforeARefusalIsNotCached, be it the first that is read of a resource.
+func TestWhatWasGrantedBeforeARefusalIsNotCached(t *testing.T) {
+	f := newFixture(t)
+	asked := f.Asked()
+	f.refuse(f.query(inA), http.StatusForbidden)
+	f.refuse(f.query(inB+"/x"), http.StatusForbidden)
+	for i := range maxAbsent - 1 {
+		f.refuse(f.query(fmt.Sprintf("/apis/g/v1/madeup%d", i)), http.StatusForbidden)
+	}
+	f.recordLate(f.query(inA), listOf(10, object("a", "x", 3)), asked)
+	f.recordLate(f.query(inB+"/x"), single("b", "x", 3), asked)
+	f.recordLate(f.query(inB+"/y"), single("b", "y", 3), asked)
+	for path, want := range map[string]int{inA: 503, inB + "/x": 503, inB + "/y": 200} {
+		if code, body := f.ask(f.query(path)); code != want {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
+	f.refuse(f.query("/apis/g/v1/onemore"), http.StatusForbidden)
+	f.refuse(f.query("/apis/g/v1/onemore/x"), http.StatusForbidden)
+	if n := len(f.absent); n > maxAbsent {
+		t.Errorf("%d are remembered", n)
+	}
 }
 
 // TestARefusalThatCanNotBeWrittenTakesTheListsWithIt, and one that can be outlasts
