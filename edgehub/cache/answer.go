@@ -284,10 +284,7 @@ func (s *Store) giveUp(snap *snapshot, err error) {
 	if v.journal != snap.journal {
 		return
 	}
-	s.metrics.dropped.Inc()
-	if err := v.drop(s); err != nil {
-		s.failed(v, err)
-	}
+	v.dropDamaged(s)
 }
 
 // jitter is how long a watch goes on after the cloud is back.

@@ -64,7 +64,8 @@ type want struct {
 	// a client, 0 if none has. The view's recordings write it.
 	delivered atomic.Uint64
 	idle      int // minutes for which nobody has watched it
-	// lost says that the view may have been there before the hub was killed.
+	// lost says that the view was there and turned out to be damaged, or may have been
+	// there before the hub was killed.
 	lost bool
 
 	// due is when its watches are ended next so that their clients list again,
@@ -313,7 +314,7 @@ func (s *Store) mayHaveLost(agent string) bool {
 	return s.state != nil && (s.before.Has(agent) || s.always(agent)) && s.clock.Since(s.opened) <= afterStart
 }
 
-// lose notes that a view may have been lost.
+// lose notes that a view was lost, or may have been.
 func (d *demand) lose(w *want) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

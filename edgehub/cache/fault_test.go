@@ -3,6 +3,7 @@ package cache
 import (
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"syscall"
 	"testing"
@@ -112,4 +113,37 @@ func TestAnotherWatchMakesUpForOneThatCouldNotBeKeptUpWith(t *testing.T) {
 	s.send(eventOf("MODIFIED", object("shop", "a", 11)))
 	f.awaitMissing("")
 	s.end()
+}
+
+// TestAViewThatTurnsOutToBeDamagedIsListedAgain: it was there, whatever its watch began
+// with.
+func TestAViewThatTurnsOutToBeDamagedIsListedAgain(t *testing.T) {
+	for _, found := range []string{"by an answer", "by a start"} {
+		t.Run(found, func(t *testing.T) {
+			withQuota(t, Quota{}, func(f *quotaFixture) {
+				resumed := f.query(inShop + "?watch=true&resourceVersion=10")
+				f.record(f.query(inShop), listOf(10, object("shop", "a", 3)))
+				watch, up := f.openWatch(resumed)
+				time.Sleep(afterStart + time.Second) // what is not there is not taken for lost
+				if found == "by a start" {
+					up.Close()
+					<-watch
+					f.end()
+				}
+				f.disk.Put(resumed.Key.file(), []byte("no record\n"))
+				if found == "by a start" {
+					f.start(Quota{})
+					watch, up = f.openWatch(resumed)
+				} else if code, _ := f.ask(f.query(inShop)); code != http.StatusServiceUnavailable {
+					t.Errorf("%d", code)
+				}
+				defer up.Close()
+				time.Sleep(2*behindWait + time.Second)
+				synctest.Wait()
+				expectTold(t, watch, ended)
+				f.record(f.query(inShop), listOf(12, object("shop", "a", 3)))
+				f.expectMissing("")
+			})
+		})
+	}
 }

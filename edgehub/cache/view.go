@@ -191,6 +191,7 @@ func (v *view) load(s *Store) {
 	if err != nil {
 		s.removeDamaged(v.file, err)
 		v.judge(s)
+		s.demand.lose(v.want)
 		return
 	}
 	v.journal, v.head, v.base, v.listed = file, l.end, l.base, l.listed
@@ -347,6 +348,17 @@ func (v *view) drop(s *Store) error {
 	return err
 }
 
+// dropDamaged drops a view that turned out to be damaged. v.mu is held.
+func (v *view) dropDamaged(s *Store) {
+	s.metrics.dropped.Inc()
+	if err := v.drop(s); err != nil {
+		s.failed(v, err)
+	}
+	if v.want != nil {
+		s.demand.lose(v.want)
+	}
+}
+
 // forget gives up the view's content; its file is removed by whoever calls.
 // v.mu is held.
 func (v *view) forget(s *Store) {
@@ -398,10 +410,7 @@ func (v *view) snapshot(s *Store) (*snapshot, error) {
 			return nil, err
 		} else if err != nil {
 			klog.ErrorS(err, "Dropping a cache file that went bad", "file", v.file)
-			s.metrics.dropped.Inc()
-			if err := v.drop(s); err != nil {
-				s.failed(v, err)
-			}
+			v.dropDamaged(s)
 			return nil, nil
 		}
 		v.index = l.index
