@@ -100,7 +100,7 @@ func rankOf(accept, contentType string) (rank int, ok bool) {
 }
 
 // confirmDocument notes that kube-apiserver has said 304: the document is what it was.
-func (s *Store) confirmDocument(q Query, etag string) {
+func (s *Store) confirmDocument(q Query, etag string, asked Moment) {
 	v := s.known(q.Key)
 	if v == nil || etag == "" {
 		return
@@ -108,7 +108,6 @@ func (s *Store) confirmDocument(q Query, etag string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.load(s); v.journal != nil && v.head.ETag == etag {
-		v.asOf = s.clock.Now()
-		s.ledger.use(v)
+		v.confirm(s, asked)
 	}
 }

@@ -125,9 +125,15 @@ func (r *recording) holds(version string) bool {
 	if r.view.journal == nil || r.view.head.Refused != 0 || r.view.head.ResourceVersion == "" || r.view.version() != version {
 		return false
 	}
-	r.view.asOf = r.store.clock.Now()
-	r.store.ledger.use(r.view)
+	r.view.confirm(r.store, r.moment)
 	return true
+}
+
+// confirm notes that the cloud has answered, to what was asked at a moment, what the
+// view holds. v.mu is held.
+func (v *view) confirm(s *Store, asked Moment) {
+	v.asOf, v.asked = s.clock.Now(), max(v.asked, asked)
+	s.ledger.use(v)
 }
 
 // install completes a staged list and makes it the view's content.

@@ -24,7 +24,7 @@ var errOtherKind = errors.New("not the kind of object that is cached")
 func (s *Store) Record(q Query, resp *http.Response, asked Moment) io.ReadCloser {
 	if resp.StatusCode == http.StatusNotModified && q.Verb == GetDocument && q.invalid == nil {
 		etag := resp.Header.Get("ETag")
-		s.recordings.Go(func() { s.confirmDocument(q, etag) })
+		s.recordings.Go(func() { s.confirmDocument(q, etag, asked) })
 		return resp.Body
 	}
 	if resp.StatusCode != http.StatusOK {

@@ -111,8 +111,7 @@ func (r *recording) unchanged(answer []byte) bool {
 	if v.journal == nil || v.removed || v.want != nil || v.answer != (lastAnswer{r.sum, v.journal, v.last}) {
 		return false
 	}
-	v.asOf = r.store.clock.Now()
-	r.store.ledger.use(v)
+	v.confirm(r.store, r.moment)
 	return true
 }
 

@@ -48,7 +48,7 @@ type view struct {
 	answer  lastAnswer // that the content was recorded from, if it is one object
 
 	// advanced is when last became what it is, as far as this process has seen it;
-	// asked is when the content was asked for, and restored when the cluster turned
+	// asked is when the content was last asked for, and restored when the cluster turned
 	// out to have been taken back to an earlier state.
 	advanced, asked, restored Moment
 

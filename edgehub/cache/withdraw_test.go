@@ -250,6 +250,44 @@ func TestWhatWasGrantedBeforeARefusalIsNotCached(t *testing.T) {
 	}
 }
 
+// TestWhatIsGrantedAfterARefusalIsKept, be it what was cached before.
+func TestWhatIsGrantedAfterARefusalIsKept(t *testing.T) {
+	const version = "/version"
+	f := newFixture(t)
+	document := f.queryAs("app", "me", version, "application/json")
+	tagged := func(code int) {
+		resp := answerOf(code, strings.NewReader(`{}`))
+		resp.Header.Set("ETag", "tag")
+		rc := f.Record(document, resp)
+		_, _ = io.Copy(io.Discard, rc)
+		rc.Close()
+		f.recordings.Wait()
+	}
+	again := func() {
+		for range 2 { // is recorded, and then is known without
+			f.deliver(f.query(oneInA), strings.NewReader(single("a", "x", 3)))
+			f.record(f.query(inB), listOf(10))
+		}
+	}
+	again()
+	tagged(http.StatusOK)
+	refused := f.Asked()
+	again()
+	tagged(http.StatusNotModified)
+	err := errors.Join(
+		f.withdrawObject(f.query(oneInA), http.StatusForbidden, refused),
+		f.withdrawLists(f.query(inB), refused),
+		f.withdrawDocument(document.Key, refused))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range []Query{f.query(oneInA), f.query(inB), document} {
+		if code, body := f.ask(q); code != http.StatusOK {
+			t.Errorf("%+v: %d %s", q.Key, code, body)
+		}
+	}
+}
+
 // TestARefusalThatCanNotBeWrittenTakesTheListsWithIt, and one that can be outlasts
 // a crash a second later.
 func TestARefusalThatCanNotBeWrittenTakesTheListsWithIt(t *testing.T) {
