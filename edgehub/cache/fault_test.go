@@ -147,3 +147,26 @@ func TestAViewThatTurnsOutToBeDamagedIsListedAgain(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatIsInMemoryAloneIsWrittenWhenItIsReadAgain, though it has not changed.
+func TestWhatIsInMemoryAloneIsWrittenWhenItIsReadAgain(t *testing.T) {
+	withQuota(t, Quota{}, func(f *quotaFixture) {
+		q := f.query(inShop + "/a")
+		f.record(q, single("shop", "a", 3))
+		time.Sleep(2 * time.Second)
+		on, _ := f.failing(syscall.EIO, journaltest.Create, journaltest.Sync)
+		for _, failing := range []bool{true, false} {
+			f.record(q, single("shop", "a", 4))
+			on.Store(failing)
+			time.Sleep(maxProbe + time.Second)
+			synctest.Wait()
+			f.record(q, single("shop", "a", 4))
+		}
+		f.expectMissing("")
+		f.end()
+		f.start(Quota{})
+		if code, body := f.ask(q); code != http.StatusOK || !strings.Contains(body, `"at":"4"`) {
+			t.Errorf("%d %s", code, body)
+		}
+	})
+}

@@ -117,12 +117,13 @@ func (r *recording) beginList(st *staging, m capture.ListMeta) error {
 }
 
 // holds reports whether the view is at a version already, so that recording
-// the same list again would change nothing.
+// the same list again would change nothing. One that is not kept as it should be may
+// be in memory alone.
 func (r *recording) holds(version string) bool {
 	r.view.mu.Lock()
 	defer r.view.mu.Unlock()
 	r.view.load(r.store)
-	if r.view.journal == nil || r.view.head.Refused != 0 || r.view.head.ResourceVersion == "" || r.view.version() != version {
+	if r.view.journal == nil || r.view.head.Refused != 0 || r.view.head.ResourceVersion == "" || r.view.version() != version || r.store.refusals.has(r.view.file) {
 		return false
 	}
 	r.view.confirm(r.store, r.moment)
