@@ -8,6 +8,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/sets"
 	testingclock "k8s.io/utils/clock/testing"
+
+	"github.com/edgehub-io/edge-hub/edgehub/journal/journaltest"
 )
 
 // viewsInMemory counts them.
@@ -156,4 +158,30 @@ func TestPagesOfATableLeaveWithTheirFirst(t *testing.T) {
 		t.Errorf("the last page: %d", code)
 	}
 	f.expectMissing("")
+}
+
+// TestNobodyWaitsForPagesToLeaveTheDisk.
+func TestNobodyWaitsForPagesToLeaveTheDisk(t *testing.T) {
+	withQuota(t, Quota{}, func(f *quotaFixture) {
+		removed := 0
+		f.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
+			if op.Kind == journaltest.Remove {
+				if removed++; !f.pages.mu.TryLock() {
+					t.Error("others wait")
+				} else {
+					f.pages.mu.Unlock()
+				}
+			}
+			return nil
+		})
+		for i := range maxPages + 1 {
+			f.record(f.query(inA+"?limit=1"), pageOf(10, fmt.Sprint("t", i), object("a", "x", 3)))
+		}
+		f.record(f.query(inA+"?limit=1"), pageOf(10, "t9", object("a", "x", 3)))
+		f.pages.dropOf(holderOfFile(f.query(inA).Key.file()))
+		f.pages.expire(true)
+		if removed != maxPages+2 {
+			t.Errorf("%d are removed", removed)
+		}
+	})
 }

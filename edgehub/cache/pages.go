@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// pages keeps lists between two of their pages.
+// pages keeps lists between two of their pages. What leaves is discarded without mu,
+// which is taken with a directory's held: the disk may take its time.
 type pages struct {
 	mu    sync.Mutex
 	lists map[pageKey]*waiting
@@ -33,6 +34,8 @@ const (
 // put keeps a list until the page with this token comes. Two clients that page
 // through the same state have the same token, and the same list behind it.
 func (p *pages) put(v *view, token string, st *staging) {
+	var leave []*waiting
+	defer func() { discardAll(leave) }()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.lists == nil {
@@ -40,7 +43,7 @@ func (p *pages) put(v *view, token string, st *staging) {
 	}
 	key := pageKey{v, token}
 	if old := p.lists[key]; old != nil {
-		_ = old.file.Discard() // the same, once more
+		leave = append(leave, old) // the same, once more
 	}
 	p.lists[key] = &waiting{st, time.Now()}
 	if len(p.lists) > maxPages {
@@ -48,7 +51,13 @@ func (p *pages) put(v *view, token string, st *staging) {
 		for key := range p.lists {
 			count[holderOfFile(key.view.file)]++
 		}
-		p.dropOldest(mostOf(count, holderOfFile(v.file)))
+		leave = append(leave, p.takeOldest(mostOf(count, holderOfFile(v.file)))...)
+	}
+}
+
+func discardAll(leave []*waiting) {
+	for _, kept := range leave {
+		_ = kept.file.Discard() // never completed
 	}
 }
 
@@ -79,11 +88,13 @@ func (p *pages) has(v *view) bool {
 
 // expire drops the lists whose client is gone, or all of them.
 func (p *pages) expire(all bool) {
+	var leave []*waiting
+	defer func() { discardAll(leave) }()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for key, kept := range p.lists {
 		if all || time.Since(kept.since) > pageAge {
-			_ = kept.file.Discard() // never completed
+			leave = append(leave, kept)
 			delete(p.lists, key)
 		}
 	}
@@ -92,12 +103,14 @@ func (p *pages) expire(all bool) {
 // dropOf drops the oldest list of a holder, and reports whether there was one.
 func (p *pages) dropOf(h holder) bool {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.dropOldest(h)
+	leave := p.takeOldest(h)
+	p.mu.Unlock()
+	discardAll(leave)
+	return len(leave) > 0
 }
 
-// dropOldest is called with p.mu held.
-func (p *pages) dropOldest(h holder) bool {
+// takeOldest takes the oldest list of a holder, if there is one. p.mu is held.
+func (p *pages) takeOldest(h holder) []*waiting {
 	var oldest pageKey
 	var since time.Time
 	for key, kept := range p.lists {
@@ -106,9 +119,9 @@ func (p *pages) dropOldest(h holder) bool {
 		}
 	}
 	if since.IsZero() {
-		return false
+		return nil
 	}
-	_ = p.lists[oldest].file.Discard() // never completed
+	kept := p.lists[oldest]
 	delete(p.lists, oldest)
-	return true
+	return []*waiting{kept}
 }
