@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/http"
 	"slices"
 	"strconv"
 	"sync"
@@ -312,12 +313,13 @@ func (v *view) put(s *Store, staged *viewFile, end endRecord, asked Moment) erro
 // outdated: another client's list or watch has brought the view further, or may have
 // while this one was on its way. Only a cluster that was restored from a backup
 // answers a consistent read with less than it had said before it was asked. A
-// refusal is of no state, and ends with any answer to what was asked after it.
+// refusal is of no state, and ends with any answer to what was asked after it; that
+// there is no such object only with one that is not older.
 func (v *view) goesBack(version uint64, asked Moment, consistent bool) (bool, error) {
 	switch {
 	case asked <= v.withdrawn, asked <= v.restored, version == 0 && asked < v.asked:
 		return false, errOutdated
-	case v.journal == nil || version >= v.last || version == 0, consistent && v.head.Refused != 0:
+	case v.journal == nil || version >= v.last || version == 0, v.head.Refused == http.StatusForbidden, consistent && v.head.Refused != 0:
 		return false, nil
 	case !consistent || asked <= v.advanced:
 		return false, errOutdated

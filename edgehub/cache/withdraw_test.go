@@ -155,13 +155,15 @@ func TestRefusalOfAnObjectEnds(t *testing.T) {
 		want int
 	}{
 		"forbidden, read":                   {403, oneInA, "", single("a", "x", 3), 200},
+		"forbidden, an old state read":      {403, oneInA + "?resourceVersion=0", "", single("a", "x", 3), 200},
 		"forbidden, its metadata read":      {403, oneInA, asMetadata, metadataOfX(3), 200},
 		"forbidden, printed":                {403, oneInA, asTable, tableOfX("3"), 200},
 		"forbidden, listed":                 {403, inA, "", listOf(20, object("a", "x", 15)), 403},
 		"gone, read":                        {404, oneInA, "", single("a", "x", 15), 200},
 		"gone, read as of the list":         {404, oneInA, "", single("a", "x", 10), 200},
 		"gone, its metadata read":           {404, oneInA, asMetadata, metadataOfX(15), 200},
-		"gone, an old state read":           {404, oneInA + "?resourceVersion=0", asMetadata, metadataOfX(3), 404},
+		"gone, an old state read":           {404, oneInA + "?resourceVersion=0", "", single("a", "x", 3), 404},
+		"gone, its old metadata read":       {404, oneInA + "?resourceVersion=0", asMetadata, metadataOfX(3), 404},
 		"gone, listed as before":            {404, inA, "", listOf(12, object("a", "x", 3)), 404},
 		"gone, listed anew":                 {404, inA, "", listOf(20, object("a", "x", 15)), 200},
 		"gone, listed without":              {404, inA, "", listOf(20), 404},
