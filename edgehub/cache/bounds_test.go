@@ -15,7 +15,7 @@ import (
 // viewsInMemory counts them.
 func (f *fixture) viewsInMemory() int { return len(f.all()) }
 
-// TestViewsWithoutContentLeaveMemory, and those that somebody reads, misses or may
+// TestViewsWithoutContentLeaveMemory, and those that somebody reads, watches or may
 // bring back do not.
 func TestViewsWithoutContentLeaveMemory(t *testing.T) {
 	f := newFixture(t)
@@ -53,6 +53,27 @@ func TestViewsWithoutContentLeaveMemory(t *testing.T) {
 	}
 	up.Close()
 	<-watched
+}
+
+// TestAViewThatIsMissedMayLeaveMemory: that it is missed stays known.
+func TestAViewThatIsMissedMayLeaveMemory(t *testing.T) {
+	f := newState(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	f.stream(f.query(inA + follow + "10")).end()
+	f.evict(eviction{file: f.query(inA).Key.file(), reason: overTotalQuota})
+	for range 2 {
+		f.expectMissing("TooLarge=1")
+		f.retire()
+	}
+	if n := f.viewsInMemory(); n != 0 {
+		t.Errorf("%d views", n)
+	}
+	if w := f.demand.get(f.query(inA).Key.file()); w.delivered.Load() != 10 || w.gap != NotWarm {
+		t.Errorf("%s, delivered up to %d", w.gap, w.delivered.Load())
+	}
+	f.expectMissing("TooLarge=1")
+	f.record(f.query(inA), listOf(12, object("a", "x", 3)))
+	f.expectMissing("")
 }
 
 // TestToAskLeavesNoTraceInMemory, whatever resources a client makes up.

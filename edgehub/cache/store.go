@@ -538,13 +538,14 @@ func (s *Store) retire() {
 	}
 }
 
-// empty reports whether a view has nothing, and retires it then.
+// empty reports whether a view has nothing, and retires it then. What is missing of it
+// demand knows.
 func (v *view) empty() bool {
 	if !v.mu.TryLock() {
 		return false
 	}
 	defer v.mu.Unlock()
-	v.retired = v.loaded && v.journal == nil && !v.stray && v.want == nil && v.delivered == 0
+	v.retired = v.loaded && v.journal == nil && !v.stray
 	return v.retired
 }
 
