@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -392,5 +393,29 @@ func TestAFileSystemThatTurnsReadOnlyKeepsWhatItHas(t *testing.T) {
 		f.settle()
 		f.survives("a/x", "1 2")
 		f.must(file.Close())
+	})
+}
+
+// TestADirectoryThatIsRemovedWhileItIsSyncedIsSyncedAnew once it is made again.
+func TestADirectoryThatIsRemovedWhileItIsSyncedIsSyncedAnew(t *testing.T) {
+	in(t, func(f *fixture) {
+		f.must(f.publish("a/b/x", "1").Release())
+		f.must(f.store.Close())
+		f.open() // which knows of nothing that is durable
+		removed := make(chan error, 1)
+		f.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
+			if op.Kind == journaltest.SyncDir && op.Name == "a" {
+				f.disk.Inject(nil)
+				go func() { removed <- f.store.RemoveAll("a") }()
+				for range 10000 { // as far as it gets
+					runtime.Gosched()
+				}
+			}
+			return nil
+		})
+		f.must(f.store.SyncAbsent("a/b"))
+		f.must(<-removed)
+		f.must(f.publish("a/b/x", "2").Release())
+		f.survives("a/b/x", "2")
 	})
 }

@@ -302,7 +302,10 @@ func (s *Store) SyncAbsent(dir string) error {
 		if synced {
 			return nil
 		}
-		if err := s.syncDirs(dir); !errors.Is(err, fs.ErrNotExist) || dir == "." {
+		s.commitMu.Lock() // lest it is removed meanwhile
+		err := s.syncDirs(dir)
+		s.commitMu.Unlock()
+		if !errors.Is(err, fs.ErrNotExist) || dir == "." {
 			return err
 		}
 	}
