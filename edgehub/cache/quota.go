@@ -66,7 +66,8 @@ type ledger struct {
 	mu      sync.Mutex
 	files   map[string]*account
 	holders map[holder]*share
-	readers map[string]int // how many files an agent and identity have, by directory
+	readers map[string]int  // how many files an agent and identity have, by directory
+	left    map[string]bool // what was removed while a start looks through the disk
 	total   int64
 	staged  int64 // bytes of lists that are being recorded
 }
@@ -89,7 +90,7 @@ type share struct {
 }
 
 func newLedger(quota Quota, clock clock.PassiveClock) *ledger {
-	return &ledger{quota: quota, clock: clock, maxHolderViews: maxHolderViews, maxViews: maxViews, over: make(chan struct{}, 1), files: map[string]*account{}, holders: map[holder]*share{}, readers: map[string]int{}}
+	return &ledger{quota: quota, clock: clock, maxHolderViews: maxHolderViews, maxViews: maxViews, over: make(chan struct{}, 1), files: map[string]*account{}, holders: map[holder]*share{}, readers: map[string]int{}, left: map[string]bool{}}
 }
 
 // agentOfFile is the agent in whose directory a file is.
@@ -149,14 +150,27 @@ func (l *ledger) set(v *view) {
 	a.used, a.asOf, a.touched = l.clock.Now(), v.asOf, false
 }
 
-// found accounts for a file that was there when the hub started.
+// found accounts for a file that was there when the hub started, unless it was removed
+// since.
 func (l *ledger) found(file string, size int64, objects int, used time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for name := file; name != "."; name = path.Dir(name) {
+		if l.left[name] {
+			return
+		}
+	}
 	if l.files[file] == nil {
 		a := l.put(file, size, objects)
 		a.used, a.touched = used, true
 	}
+}
+
+// complete says that a start has found all there is.
+func (l *ledger) complete() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.left = nil
 }
 
 // use says that a view was answered from, or confirmed by the cloud.
@@ -172,6 +186,9 @@ func (l *ledger) use(v *view) {
 func (l *ledger) gone(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.left != nil {
+		l.left[name] = true
+	}
 	if l.files[name] != nil {
 		l.remove(name)
 		return

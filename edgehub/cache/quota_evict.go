@@ -265,6 +265,7 @@ func (s *Store) scan() {
 			s.ledger.found(file, info.Size(), objects[file], used)
 		}
 	})
+	s.ledger.complete()
 	if foreign > 0 {
 		s.metrics.foreign.Add(float64(foreign))
 		klog.InfoS("Cached Secrets were sealed with another key and can't be read: they are cached again once they are read from the cloud", "views", foreign)

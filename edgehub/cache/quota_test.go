@@ -547,3 +547,30 @@ func TestMetricsFollowPrometheusConventions(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatIsRemovedDuringAStartIsNotAccountedFor.
+func TestWhatIsRemovedDuringAStartIsNotAccountedFor(t *testing.T) {
+	withQuota(t, Quota{}, func(f *quotaFixture) {
+		q := f.query(secretsInA)
+		f.record(q, secretsOf(10, secretOf("x", 3)))
+		f.end()
+		opened := 0
+		f.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
+			if op.Kind == journaltest.Open && op.Name == q.Key.file() {
+				if opened++; opened == 2 { // for its size is known
+					f.setAgents("other")
+				}
+			}
+			return nil
+		})
+		f.start(Quota{})
+		if opened < 2 || f.ledger.knows(q.Key.file()) {
+			t.Errorf("it was opened %d times, and is accounted for", opened)
+		}
+		f.setAgents("app")
+		f.record(q, secretsOf(10, secretOf("x", 3)))
+		if !f.ledger.knows(q.Key.file()) {
+			t.Error("what comes back is not accounted for")
+		}
+	})
+}
