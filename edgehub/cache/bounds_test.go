@@ -123,10 +123,10 @@ func TestViewsAreCounted(t *testing.T) {
 			l.maxHolderViews, l.maxViews = 1<<20, 32+5
 		}
 		for i := range 5 {
-			l.found(fmt.Sprintf("b/me/x/%d", i), 100, 0, time.Unix(0, 0))
+			l.found(fmt.Sprintf("b/me/x/%d", i), 100, 0, time.Unix(0, 0), false)
 		}
 		for i := range 32 {
-			l.found(fmt.Sprintf("a/me/x/%03d", i), 1, 0, time.Unix(int64(1+i), 0))
+			l.found(fmt.Sprintf("a/me/x/%03d", i), 1, 0, time.Unix(int64(1+i), 0), false)
 		}
 		leave, ok := l.plan("a/me/x/031", 2)
 		if !ok || len(leave) != 0 {

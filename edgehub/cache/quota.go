@@ -81,6 +81,7 @@ type account struct {
 	used    time.Time // when it was last answered from or written to
 	asOf    time.Time // when the cloud last confirmed it, if known
 	touched bool      // the disk knows of used
+	foreign bool      // sealed with another key
 }
 
 // share is what one holder has.
@@ -147,12 +148,12 @@ func (l *ledger) set(v *view) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a := l.put(v.file, size, v.objects)
-	a.used, a.asOf, a.touched = l.clock.Now(), v.asOf, false
+	a.used, a.asOf, a.touched, a.foreign = l.clock.Now(), v.asOf, false, false
 }
 
 // found accounts for a file that was there when the hub started, unless it was removed
 // since.
-func (l *ledger) found(file string, size int64, objects int, used time.Time) {
+func (l *ledger) found(file string, size int64, objects int, used time.Time, foreign bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for name := file; name != "."; name = path.Dir(name) {
@@ -162,7 +163,7 @@ func (l *ledger) found(file string, size int64, objects int, used time.Time) {
 	}
 	if l.files[file] == nil {
 		a := l.put(file, size, objects)
-		a.used, a.touched = used, true
+		a.used, a.touched, a.foreign = used, true, foreign
 	}
 }
 
@@ -230,11 +231,12 @@ func (l *ledger) has(reader string) bool {
 	return l.readers[reader] > 0
 }
 
-// knows reports whether a file is accounted for.
+// knows reports whether a file is accounted for, and of use.
 func (l *ledger) knows(file string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.files[file] != nil
+	a := l.files[file]
+	return a != nil && !a.foreign
 }
 
 // grewStaged is told by the journal of lists that are being recorded.

@@ -234,7 +234,7 @@ func (s *Store) keepWithinQuota(ctx context.Context) {
 // scan accounts for what a start finds on the disk, and removes what a crash
 // left of lists that were being recorded, and what ought to be sealed and is not.
 func (s *Store) scan() {
-	foreign := 0
+	foreigners := 0
 	objects := s.restoreObjects()
 	s.walk(".", 0, func(dir string) {
 		_ = s.journal.RemoveStaged(dir) // tried again when the directory is used
@@ -253,22 +253,24 @@ func (s *Store) scan() {
 				continue
 			}
 			file := path.Join(dir, e.Name())
+			foreign := false
 			if holdsSealed(dir) {
 				if _, err := s.keyOf(file); errors.Is(err, errOtherKey) {
-					foreign++
+					foreign = true
+					foreigners++
 				}
 			}
 			used := info.ModTime()
 			if accessed := journal.Accessed(info); accessed.After(used) {
 				used = accessed
 			}
-			s.ledger.found(file, info.Size(), objects[file], used)
+			s.ledger.found(file, info.Size(), objects[file], used, foreign)
 		}
 	})
 	s.ledger.complete()
-	if foreign > 0 {
-		s.metrics.foreign.Add(float64(foreign))
-		klog.InfoS("Cached Secrets were sealed with another key and can't be read: they are cached again once they are read from the cloud", "views", foreign)
+	if foreigners > 0 {
+		s.metrics.foreign.Add(float64(foreigners))
+		klog.InfoS("Cached Secrets were sealed with another key and can't be read: they are cached again once they are read from the cloud", "views", foreigners)
 	}
 }
 

@@ -34,7 +34,7 @@ func accounts(quota Quota, entries ...string) *ledger {
 		if _, err := fmt.Sscanf(e, "%s %d %d", &file, &size, &used); err != nil {
 			panic(err)
 		}
-		l.found(file, size, 0, time.Unix(used, 0))
+		l.found(file, size, 0, time.Unix(used, 0), false)
 	}
 	return l
 }
@@ -101,7 +101,7 @@ func TestNobodyLosesTheirShareToOthers(t *testing.T) {
 			if leave, ok := l.plan(file, size); !ok || len(leave) > 0 {
 				continue
 			}
-			l.found(file, size, 0, time.Unix(rng.Int64N(1000), 0))
+			l.found(file, size, 0, time.Unix(rng.Int64N(1000), 0), false)
 		}
 		file := dir() + "/r/new"
 		size := 1 + rng.Int64N(150)

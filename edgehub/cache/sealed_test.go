@@ -393,8 +393,15 @@ func TestAnotherKeyMakesSecretsAbsent(t *testing.T) {
 	if n := testutil.ToFloat64(f.metrics.dropped); n != 0 {
 		t.Errorf("%v files dropped", n)
 	}
+	read := []string{f.query(secretsInA).Key.file()}
+	if n, _ := f.Unkept(read); n != 1 {
+		t.Error("what can't be read is taken for kept")
+	}
 	f.record(f.query(secretsInA), secretsOf(20, secretOf("x", 13)))
 	f.expect(secretsInA, "x@13 rv=20")
+	if n, _ := f.Unkept(read); n != 0 {
+		t.Error("what is there again is not taken for kept")
+	}
 	f.refuse(f.query(dropped), http.StatusForbidden)
 
 	f.options.Key, f.options.Registry = first, nil
@@ -418,10 +425,10 @@ func TestWhatAnotherKeySealedLeavesForOthers(t *testing.T) {
 	f.restart()
 	f.scan()
 	file := f.query(secretsInA).Key.file()
-	if !f.ledger.knows(file) {
+	if f.ledger.files[file] == nil {
 		t.Fatal("it is not accounted for")
 	}
-	if !f.evict(eviction{file: file, agent: "app", reason: overTotalQuota}) || f.ledger.knows(file) {
+	if !f.evict(eviction{file: file, agent: "app", reason: overTotalQuota}) || f.ledger.files[file] != nil {
 		t.Error("it can't be evicted")
 	}
 	if n := f.expectNowhere(); n != 0 {
