@@ -428,12 +428,17 @@ func (l *ledger) displaced(except string) (eviction, bool) {
 	for h, s := range l.holders {
 		bytes[h] = s.bytes + s.staged
 	}
-	queues := queues{ledger: l, except: except}
-	a := queues.next(mostOf(bytes, holderOfFile(except)))
-	if a == nil {
-		return eviction{}, false
+	queues, own := queues{ledger: l, except: except}, holderOfFile(except)
+	for {
+		most := mostOf(bytes, own)
+		if a := queues.next(most); a != nil {
+			return eviction{a.file, a.holder.agent, a.size, diskFull, false}, true
+		}
+		if most == own {
+			return eviction{}, false
+		}
+		delete(bytes, most)
 	}
-	return eviction{a.file, a.holder.agent, a.size, diskFull, false}, true
 }
 
 // untouched returns the accounts of files whose use the disk does not know of,

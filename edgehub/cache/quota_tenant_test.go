@@ -164,3 +164,20 @@ func (f *tenantFixture) pagesOf(identity string, meanwhile func()) {
 	f.record(f.list("app", identity, "a", "?limit=1&continue=next"), pageOf(10, "", object("a", "y", 3, "l", strings.Repeat("v", 150_000))))
 	f.expectAll("app", identity, "a")
 }
+
+// TestWhoOnlyStagesKeepsNoRoomFromOthers: it has no file that could leave.
+func TestWhoOnlyStagesKeepsNoRoomFromOthers(t *testing.T) {
+	const (
+		stages = "app/system:serviceaccount:new:sa:1/r/x"
+		small  = "app/system:serviceaccount:small:sa:1/r/x"
+		large  = "app/system:serviceaccount:large:sa:1/r/x"
+		node   = "kubelet/system:node:n1/r/x"
+	)
+	l := accounts(Quota{}, small+" 10 0", large+" 20 0", node+" 1000 0")
+	l.grewStaged(stages, 500)
+	for asks, want := range map[string]string{small: large, large: "", stages: "", node: large} {
+		if e, ok := l.displaced(asks); e.file != want || ok != (want != "") {
+			t.Errorf("%s takes the place of %q, want %q", asks, e.file, want)
+		}
+	}
+}
