@@ -267,6 +267,7 @@ func (s *Store) withdrawIdentity(identity string, at Moment) error {
 
 // withdrawDirectory removes what there is of a resource, whatever it is.
 func (s *Store) withdrawDirectory(d directory, at Moment) error {
+	s.noteRefused(d, "", at, true)
 	var errs []error
 	for _, v := range s.siblings(d) {
 		errs = append(errs, v.withdraw(s, 0, at))

@@ -230,6 +230,7 @@ func TestAListAskedForBeforeARefusalDoesNotUndoIt(t *testing.T) {
 
 // TestWhatWasGrantedBeforeARefusalIsNotCached, be it the first that is read of a resource.
 func TestWhatWasGrantedBeforeARefusalIsNotCached(t *testing.T) {
+	const gone = "/apis/g/v1/namespaces/a/gone"
 	f := newFixture(t)
 	asked := f.Asked()
 	f.refuse(f.query(inA), http.StatusForbidden)
@@ -240,7 +241,11 @@ func TestWhatWasGrantedBeforeARefusalIsNotCached(t *testing.T) {
 	f.recordLate(f.query(inA), listOf(10, object("a", "x", 3)), asked)
 	f.recordLate(f.query(inB+"/x"), single("b", "x", 3), asked)
 	f.recordLate(f.query(inB+"/y"), single("b", "y", 3), asked)
-	for path, want := range map[string]int{inA: 503, inB + "/x": 503, inB + "/y": 200} {
+	f.record(f.query(gone+"/x"), single("a", "x", 3))
+	late := f.Asked()
+	f.refuse(f.query(gone), http.StatusNotFound) // all of the resource
+	f.recordLate(f.query(gone+"/y"), single("a", "y", 3), late)
+	for path, want := range map[string]int{inA: 503, inB + "/x": 503, inB + "/y": 200, gone + "/x": 503, gone + "/y": 503} {
 		if code, body := f.ask(f.query(path)); code != want {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
