@@ -171,8 +171,11 @@ func (w *watching) live(ev *capture.Event) error {
 		return errRemoved
 	}
 	v.load(w.store)
-	if w.moment <= v.restored {
-		return errOutdated // it tells of another history
+	if w.moment <= v.restored { // it may tell of another history
+		if w.moment > v.asked { // or follow the list that has begun this one
+			v.shown(w.store, max(version, v.last+1))
+		}
+		return errOutdated
 	}
 	connected := w.continues()
 	switch {

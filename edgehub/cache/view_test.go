@@ -228,6 +228,28 @@ func TestABackupIsBelieved(t *testing.T) {
 	f.expect(inA, "x@3 rv=11")
 }
 
+// TestAWatchThatFollowsABackupIsNotTakenForRecorded if it came before the list was
+// recorded: it may be of either history.
+func TestAWatchThatFollowsABackupIsNotTakenForRecorded(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	f.restart()
+	old := f.stream(f.query(inA + follow + "10"))
+	finish := f.slowList(f.query(inA), listOf(5, object("a", "x", 3)))
+	s := f.stream(f.query(inA + follow + "5"))
+	finish()
+	f.eventually("the list is recorded", func() bool { return f.names(inA) == "x@3 rv=5" })
+	old.send(eventOf("ADDED", object("a", "old", 12)))
+	old.in.Close()
+	<-old.done
+	f.expectMissing("")
+	s.send(eventOf("MODIFIED", object("a", "x", 6)))
+	f.awaitMissing("Incomplete=1")
+	s.end()
+	f.record(f.query(inA), listOf(7, object("a", "x", 6)))
+	f.expectMissing("")
+}
+
 // TestAWatchDoesNotBridgeWhatItHasDeliveredToAViewThatIsGone: the view left the disk,
 // and a list came that was on its way.
 func TestAWatchDoesNotBridgeWhatItHasDeliveredToAViewThatIsGone(t *testing.T) {
