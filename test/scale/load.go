@@ -152,7 +152,7 @@ func (o *options) changed(i int) int {
 	}
 }
 
-// createPolicies makes all policies. The last one restarts nothing.
+// createPolicies makes all policies. The last ones restart nothing.
 func (w *world) createPolicies(ctx context.Context) error {
 	return inParallel(ctx, w.policies, func(i int) error {
 		policy := &v1alpha1.EdgeHubPolicy{
@@ -165,7 +165,7 @@ func (w *world) createPolicies(ctx context.Context) error {
 		if !unselective(i) {
 			policy.Spec.PodSelector = &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"app": v1alpha1.LabelValue(agent(i))}}
 		}
-		if i == w.policies-1 {
+		if i >= w.restarting {
 			policy.Spec.Restart.Strategy = v1alpha1.NeverRestart
 		}
 		return w.client.Create(ctx, policy)

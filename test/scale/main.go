@@ -42,6 +42,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&o.nodes, "nodes", 1000, "nodes, each with a hub")
 	flags.IntVar(&o.pods, "pods", 10000, "Pods: two DaemonSets have one on each node, Deployments the rest")
 	flags.IntVar(&o.policies, "policies", 200, "EdgeHubPolicies, each with an agent and a workload of its own")
+	flags.IntVar(&o.restarting, "restarting", 0, "EdgeHubPolicies that restart their Pods; 0 for three of eight, which have half of the default's Pods")
 	flags.IntVar(&o.changes, "changes", 3, "policies that are changed one after the other")
 	flags.DurationVar(&o.rest, "rest", time.Minute, "how long requests are counted while nothing happens")
 	flags.DurationVar(&o.settle, "settle", statusInterval, "how long after a rollout requests count as its own at least")
@@ -52,6 +53,9 @@ func run(ctx context.Context, args []string) error {
 		return nil
 	} else if err != nil {
 		return err
+	}
+	if o.restarting == 0 {
+		o.restarting = max(o.policies*3/8, 3)
 	}
 	if err := o.validate(); err != nil {
 		return err
@@ -73,6 +77,7 @@ func run(ctx context.Context, args []string) error {
 type options struct {
 	operator              string // path of the program
 	nodes, pods, policies int
+	restarting            int // policies, the first ones, that restart their Pods
 	changes               int
 	rest                  time.Duration
 	settle                time.Duration
@@ -83,8 +88,11 @@ type options struct {
 }
 
 func (o *options) validate() error {
-	if o.nodes < 1 || o.policies < 4 || o.changes < 1 || o.changed(o.changes-1) >= o.policies-1 {
-		return errors.New("there must be a node, 4 policies, and a change, but not as many as there are policies")
+	if o.nodes < 1 || o.policies < 4 || o.restarting < 3 || o.restarting >= o.policies {
+		return errors.New("there must be a node and 4 policies, of which 3 restart their Pods and one does not")
+	}
+	if o.changes < 1 || o.changed(o.changes-1) >= o.restarting {
+		return errors.New("there must be a change, but not as many as there are policies that restart their Pods")
 	}
 	if o.replicas() < 1 {
 		return fmt.Errorf("%d Pods are too few: two DaemonSets have %d, and %d Deployments need one each", o.pods, 2*o.nodes, o.policies-2)
@@ -94,6 +102,9 @@ func (o *options) validate() error {
 
 // replicas is how many Pods each Deployment has.
 func (o *options) replicas() int { return (o.pods - 2*o.nodes) / (o.policies - 2) }
+
+// restartedPods is how many the policies restart.
+func (o *options) restartedPods() int { return 2*o.nodes + o.replicas()*(o.restarting-2) }
 
 // allPods is how many Pods there are; o.pods, rounded.
 func (o *options) allPods() int { return 2*o.nodes + o.replicas()*(o.policies-2) }

@@ -137,9 +137,8 @@ func (w *world) rollOutAll(ctx context.Context, r *result) error {
 	for i := range all {
 		all[i] = agent(i)
 	}
-	restarted := w.allPods() - w.replicas() // of the last policy none
 	return w.count(ctx, &r.all, func() (err error) {
-		r.all, err = w.follow(ctx, restarted, all, func() error { return w.createPolicies(ctx) })
+		r.all, err = w.follow(ctx, w.restartedPods(), all, func() error { return w.createPolicies(ctx) })
 		return err
 	})
 }

@@ -18,7 +18,7 @@ func TestASmallFleet(t *testing.T) {
 		t.Fatalf("build the operator: %v\n%s", err, out)
 	}
 	o := options{
-		operator: operator, nodes: 12, pods: 44, policies: 12, changes: 2,
+		operator: operator, nodes: 12, pods: 44, policies: 12, restarting: 11, changes: 2,
 		rest: 10 * time.Second, reportInterval: 2 * time.Second, log: t.Logf,
 		// Without a Lease, for an operator that can't renew it ends.
 		leaderElect: false,
@@ -113,14 +113,15 @@ func TestRequestsAreCounted(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	full := options{nodes: 1000, pods: 10000, policies: 200, changes: 5}
-	if err := full.validate(); err != nil || full.allPods() < 9800 || full.allPods() > 10000 {
-		t.Errorf("%d Pods, %v", full.allPods(), err)
+	full := options{nodes: 1000, pods: 10000, policies: 200, restarting: 75, changes: 5}
+	if err := full.validate(); err != nil || full.allPods() < 9800 || full.allPods() > 10000 || 2*full.restartedPods() < full.allPods()*9/10 {
+		t.Errorf("%d Pods, of which %d restart, %v", full.allPods(), full.restartedPods(), err)
 	}
 	for _, o := range []options{
-		{nodes: 10, pods: 20, policies: 5, changes: 1},
-		{nodes: 10, pods: 100, policies: 3, changes: 1},
-		{nodes: 10, pods: 100, policies: 5, changes: 3},
+		{nodes: 10, pods: 20, policies: 5, restarting: 3, changes: 1},
+		{nodes: 10, pods: 100, policies: 3, restarting: 3, changes: 1},
+		{nodes: 10, pods: 100, policies: 5, restarting: 4, changes: 3},
+		{nodes: 10, pods: 100, policies: 5, restarting: 5, changes: 1},
 	} {
 		if o.validate() == nil {
 			t.Errorf("%+v is valid", o)
