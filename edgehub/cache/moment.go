@@ -28,6 +28,11 @@ const (
 	// maxAbsent bounds the directories without views of which it is. What was granted
 	// before refusals of so many others has long come.
 	maxAbsent = 100
+	// maxRefusedName is how long what is remembered by its name may be, for clients may
+	// make names up: a namespace has 63 bytes at most, and an object's name 253.
+	maxRefusedName = 320
+	// maxAbsentName is the same of a directory, with agent, identity and resource.
+	maxAbsentName = 1024
 )
 
 // refused remembers when what is in a directory was last refused, for views that are
@@ -40,6 +45,10 @@ type refused struct {
 // note says that lists of a namespace, or an object, were refused at a moment, and all
 // that every namespace is concerned.
 func (r *refused) note(scope string, at Moment, all bool) {
+	if all || len(scope) > maxRefusedName {
+		r.rest = max(r.rest, at)
+		return
+	}
 	if r.scopes == nil {
 		r.scopes = map[string]Moment{}
 	}
@@ -50,9 +59,6 @@ func (r *refused) note(scope string, at Moment, all bool) {
 		clear(r.scopes)
 	}
 	r.scopes[scope] = max(r.scopes[scope], at)
-	if all {
-		r.rest = max(r.rest, at)
-	}
 }
 
 // since is when what a view would hold was last refused.

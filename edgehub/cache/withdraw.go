@@ -214,7 +214,7 @@ func (v *view) refuse(s *Store, file *viewFile, end endRecord, at Moment) error 
 func (s *Store) noteRefused(d directory, scope string, at Moment, all bool) {
 	s.mu.Lock()
 	dir := s.dirs[d]
-	if dir == nil && s.mayCache(d) {
+	if dir == nil && s.mayCache(d) && len(d.agent)+len(d.identity)+len(d.resource) <= maxAbsentName {
 		if len(s.absent) >= maxAbsent {
 			clear(s.absent)
 		}

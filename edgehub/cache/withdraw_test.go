@@ -257,6 +257,35 @@ func TestWhatWasGrantedBeforeARefusalIsNotCached(t *testing.T) {
 	}
 }
 
+// TestARefusalOfALongNameIsRememberedWithoutIt, be it of a resource that there is, for
+// then it may be an object's.
+func TestARefusalOfALongNameIsRememberedWithoutIt(t *testing.T) {
+	f := newFixture(t)
+	long := strings.Repeat("x", 10*maxAbsentName)
+	f.record(f.query(inB+"/x"), single("b", "x", 3))
+	asked := f.Asked()
+	for _, path := range []string{inA + "/" + long, "/apis/g/v1/namespaces/" + long + "/madeup", "/apis/g/v1/" + long} {
+		f.refuse(f.query(path), http.StatusForbidden)
+	}
+	bytes := 0
+	for d, r := range f.absent {
+		bytes += len(d.resource)
+		for scope := range r.scopes {
+			bytes += len(scope)
+		}
+	}
+	for scope := range f.dirs[f.query(inA).Key.directory()].refused.scopes {
+		bytes += len(scope)
+	}
+	if bytes > maxAbsentName {
+		t.Errorf("%d bytes are remembered", bytes)
+	}
+	f.recordLate(f.query(inA+"/"+long), single("a", long, 3), asked)
+	if code, body := f.ask(f.query(inA + "/" + long)); code != http.StatusServiceUnavailable {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
 // TestWhatIsGrantedAfterARefusalIsKept, be it what was cached before.
 func TestWhatIsGrantedAfterARefusalIsKept(t *testing.T) {
 	const version = "/version"
