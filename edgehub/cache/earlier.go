@@ -18,8 +18,8 @@ func (q *Query) Asks() bool {
 func (q *Query) File() string { return q.Key.file() }
 
 // Unkept returns how many of the files of earlier reads are neither on disk, as what can
-// be read, nor known to be missing, and the first of them for people. A list that has all of what was
-// read does as well. It reads no file.
+// be read, nor known to be missing, and the first of them for people. A list that has
+// all of what was read does as well. It reads no file.
 func (s *Store) Unkept(files []string) (n int, example string) {
 	for _, file := range files {
 		kept := slices.ContainsFunc(append(broader(file), file), s.ledger.knows)
