@@ -23,10 +23,15 @@ func newInspected(t *testing.T, o Options, h http.Handler) (*peer, func() *conn)
 }
 
 // TestFewDecideAtOnce holds how many handlers run that are not admitted, and that
-// one which is, answers or returns lets another start.
+// one which is, sends or returns lets another start, and one that only has an
+// answer does not.
 func TestFewDecideAtOnce(t *testing.T) {
 	begun := make(chan struct{}, 3*maxStarting)
 	goOn := make(chan string, 3*maxStarting)
+	refused := make(chan struct{})
+	refuse := sync.OnceFunc(func() { close(refused) })
+	defer refuse()
+	defer close(goOn)
 	p, _ := newInspected(t, Options{AwaitAdmission: true}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begun <- struct{}{}
 		switch <-goOn {
@@ -36,6 +41,10 @@ func TestFewDecideAtOnce(t *testing.T) {
 		case "answer":
 			_ = flush(w)
 			waitForEnd(w, r)
+		case "refuse":
+			w.WriteHeader(http.StatusTooManyRequests)
+			_, _ = io.WriteString(w, "too many")
+			<-refused
 		}
 	}))
 	go func() {
@@ -54,19 +63,27 @@ func TestFewDecideAtOnce(t *testing.T) {
 		}
 	}
 	await(maxStarting)
-	for _, how := range []string{"admit", "answer", "return"} {
+	none := func() {
+		t.Helper()
 		select {
 		case <-begun:
 			t.Fatal("a handler runs that should wait")
 		case <-time.After(20 * time.Millisecond):
 		}
+	}
+	for _, how := range []string{"admit", "answer", "return"} {
+		none()
 		goOn <- how
 		await(1)
 	}
+	goOn <- "refuse"
+	none()
+	refuse()
+	await(1)
 	for range 2 * maxStarting {
 		goOn <- "return"
 	}
-	await(maxStarting - 3)
+	await(maxStarting - 4)
 }
 
 // TestSmallAnswersDoNotWaitForEachOther: handlers return while another one writes,

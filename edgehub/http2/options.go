@@ -24,8 +24,8 @@ type Options struct {
 	Refused func(limit string)
 	// AwaitAdmission says that each handler first decides whether it serves its
 	// request, without waiting for anybody, and calls Admitted of its
-	// http.ResponseWriter if so. Few may be deciding at once, so that
-	// many requests to be refused cost little memory.
+	// http.ResponseWriter if so. Few may be deciding at once, or saying no, so
+	// that many requests to be refused cost little memory.
 	AwaitAdmission bool
 	// StreamWindow is how many bytes of one request's body are kept until
 	// the handler reads them (RFC 9113, 5.2). Default 128 KiB.

@@ -79,7 +79,6 @@ func (w *response) WriteHeader(status int) {
 		w.inform(status)
 		return
 	}
-	w.st.started() // whatever follows may wait for the client
 	w.status = status
 	if v := w.header["Content-Length"]; len(v) == 1 {
 		if n, err := strconv.ParseUint(v[0], 10, 63); err == nil {
@@ -108,6 +107,7 @@ func (w *response) inform(status int) {
 
 // sendBlock sends HEADERS other than those of the response itself.
 func (w *response) sendBlock(block []byte, end bool) {
+	w.st.started() // it may wait for the client
 	c := w.st.conn
 	c.mu.Lock()
 	if w.st.err == nil {
@@ -315,6 +315,7 @@ func (w *response) send(end bool) error {
 	if w.ended {
 		return nil
 	}
+	w.st.started() // it may wait for the client
 	o := w.ready()
 	end = end || w.head
 	for {
@@ -352,6 +353,7 @@ func (w *response) sendEnd() error {
 	c := w.st.conn
 	if c.wmu.TryLock() {
 		defer c.wmu.Unlock()
+		w.st.started() // one of each connection may wait for the client
 		return w.sendRest()
 	}
 	if !w.queue(o.to - o.from) {

@@ -38,10 +38,11 @@ type server struct {
 	workers workers
 	running atomic.Int64 // handlers
 	// starting has an element for each handler that no processor has got to
-	// or, with Options.AwaitAdmission, that is not admitted. When it is full
-	// the connections are not read: requests that come faster than they can
-	// be looked at wait in the kernel, and cost no goroutine each. Nothing
-	// else is waited for, so nobody can hold it full.
+	// or, with Options.AwaitAdmission, that is not admitted and has not come to
+	// where it may wait for its client. When it is full the connections are not
+	// read: requests that come faster than they can be looked at wait in the
+	// kernel, and cost no goroutine each. Nothing else is waited for, so nobody
+	// can hold it full.
 	starting chan struct{}
 
 	mu      sync.Mutex

@@ -2,6 +2,7 @@ package main
 
 import (
 	"flag"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -13,52 +14,117 @@ const (
 	// logDelay is how long a line may wait for others. A system call for each line
 	// is a tenth of what a small request costs the hub.
 	logDelay = 100 * time.Millisecond
-	// logBuffer is how many bytes wait for each other at most.
-	logBuffer = 16 << 10
+	// logBatch is how many bytes wait for each other, and logBuffer how many may
+	// wait at all while others are written.
+	logBatch  = 16 << 10
+	logBuffer = 64 << 10
+	// logPatience is how long whoever has a line may be held up, once, by a log
+	// that is not taken.
+	logPatience = 100 * time.Millisecond
 )
 
-// logLines writes lines of the log in batches. It has no timer while nothing
-// waits.
+// logLines writes lines of the log in batches. Where they go may take nothing for
+// long, as containerd while it restarts, or its disk: lines are lost then, which
+// the next one says, and no request waits. It has no timer while nothing waits.
 type logLines struct {
 	w io.Writer
 
 	mu      sync.Mutex
 	waiting []byte
+	spare   []byte // to wait in next
 	timer   *time.Timer
+	writing chan struct{} // is closed when what is written has been; nil if nothing is
+	stuck   bool          // it was waited for in vain
+	lost    int           // lines
 }
 
 // Write implements io.Writer.
 func (l *logLines) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.waiting)+len(line) > logBuffer {
-		l.flush()
+	if len(l.waiting)+len(line) > logBatch {
+		l.begin()
 	}
+	if len(l.waiting)+len(line) > logBuffer && !l.await() {
+		l.lost++
+		return len(line), nil
+	}
+	l.add(line)
+	return len(line), nil
+}
+
+// add has a line wait. The caller holds mu.
+func (l *logLines) add(line []byte) {
 	if len(l.waiting) == 0 {
 		if l.timer == nil {
-			l.timer = time.AfterFunc(logDelay, l.Flush)
+			l.timer = time.AfterFunc(logDelay, l.flushSoon)
 		} else {
 			l.timer.Reset(logDelay)
 		}
 	}
 	l.waiting = append(l.waiting, line...)
-	return len(line), nil
 }
 
-// Flush writes what waits.
-func (l *logLines) Flush() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.flush()
-}
-
-func (l *logLines) flush() {
-	if len(l.waiting) == 0 {
+// begin begins to write what waits, unless something is written already. The caller
+// holds mu.
+func (l *logLines) begin() {
+	if len(l.waiting) == 0 || l.writing != nil {
 		return
 	}
 	l.timer.Stop()
-	_, _ = l.w.Write(l.waiting) // there is nowhere else to say that it failed
-	l.waiting = l.waiting[:0]
+	batch, done := l.waiting, make(chan struct{})
+	l.waiting, l.spare, l.writing = l.spare[:0], nil, done
+	go func() {
+		_, _ = l.w.Write(batch) // there is nowhere else to say that it failed
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.spare, l.writing, l.stuck = batch, nil, false
+		close(done)
+		if l.lost > 0 {
+			l.add(fmt.Appendf(nil, "%d lines of the log are lost, for nobody took them\n", l.lost))
+			l.lost = 0
+		}
+		if len(l.waiting) > 0 {
+			l.begin() // it has waited for a write already
+		}
+	}()
+}
+
+// await waits for what is being written, but only once if that is stuck, and
+// reports whether it is written. The caller holds mu.
+func (l *logLines) await() bool {
+	done := l.writing
+	if done == nil || l.stuck {
+		return done == nil
+	}
+	l.mu.Unlock()
+	timer := time.NewTimer(logPatience)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+	l.mu.Lock()
+	l.stuck = l.writing == done
+	return !l.stuck
+}
+
+func (l *logLines) flushSoon() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.begin()
+}
+
+// Flush writes what waits, and returns when that is done, or stuck.
+func (l *logLines) Flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for range 2 { // what is being written, and what waits for that
+		l.begin()
+		if !l.await() {
+			return
+		}
+	}
 }
 
 // urgentLines are lines that do not wait, nor do those before them.

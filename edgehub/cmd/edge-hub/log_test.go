@@ -2,6 +2,7 @@ package main
 
 import (
 	"flag"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -76,6 +77,46 @@ func TestLinesAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// TestALogThatNobodyTakesHoldsUpNobody: what has no room is lost and counted, what
+// has is written when the log is taken again.
+func TestALogThatNobodyTakesHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out batches
+		taken := make(chan struct{})
+		l := &logLines{w: writerFunc(func(b []byte) (int, error) {
+			<-taken
+			return out.Write(b)
+		})}
+		line := []byte(strings.Repeat("x", 1023) + "\n")
+		const lines, fit = 1000, (logBatch + logBuffer) / 1024
+		start := time.Now()
+		for range lines {
+			_, _ = l.Write(line)
+			l.Flush()
+		}
+		if d := time.Since(start); d > logPatience {
+			t.Errorf("writers were held up for %v", d)
+		}
+		close(taken)
+		synctest.Wait()
+		l.Flush()
+		all := strings.Join(out.take(), "")
+		kept := strings.Count(all, string(line))
+		if want := fmt.Sprintf("%d lines of the log are lost", lines-kept); kept > fit || kept < logBuffer/1024 || !strings.Contains(all, want) {
+			t.Errorf("%d lines are written, and not %q", kept, want)
+		}
+		_, _ = l.Write([]byte("next\n"))
+		l.Flush()
+		if got := out.take(); len(got) != 1 || got[0] != "next\n" {
+			t.Errorf("%q is written later", got)
+		}
+	})
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 func TestWarningsAndErrorsDoNotWait(t *testing.T) {
 	state := klog.CaptureState()
