@@ -248,7 +248,7 @@ func (l *Limiter) Begin(w http.ResponseWriter, r *http.Request) (out http.Respon
 		return refuse("max-request-bytes", status.TooLarge(l.options.Body))
 	}
 	kind := kindOf(r)
-	if kind == long && headerSize(r) > maxLongHeader {
+	if kind == long && HeaderSize(r) > maxLongHeader {
 		return refuse("watch-header", status.HeaderTooLarge(maxLongHeader))
 	}
 	caller := l.caller(r)
@@ -288,7 +288,8 @@ const maxAhead = 64
 // long as its client likes: it is kept for as long.
 const maxLongHeader = 16 << 10
 
-func headerSize(r *http.Request) (size int) {
+// HeaderSize is about how many bytes the header of a request takes.
+func HeaderSize(r *http.Request) (size int) {
 	size = len(r.RequestURI)
 	for name, values := range r.Header {
 		for _, value := range values {

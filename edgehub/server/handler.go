@@ -29,5 +29,5 @@ func (h *hub) handler() http.Handler {
 	next = middleware.WithSafeHeaders(next)
 	next = middleware.WithLog(middleware.NewMetrics(h.registry, h.listed).Observe, next)
 	next = middleware.WithRequestInfo(next)
-	return middleware.WithRecovery(next)
+	return withPace(&h.pace, middleware.WithRecovery(next))
 }

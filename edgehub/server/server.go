@@ -72,6 +72,7 @@ type hub struct {
 	bootstrap    *rest.Config          // the kubeconfig's credential, to ask for the first one with
 	limiter      *limits.Limiter
 	registry     *prometheus.Registry
+	pace         pace
 }
 
 // Run runs a hub until ctx ends.
@@ -269,7 +270,7 @@ func (h *hub) start(ctx context.Context, wg *sync.WaitGroup) {
 	wg.Go(func() { h.limiter.Run(ctx) })
 	wg.Go(func() { h.keepAddresses(ctx) })
 	wg.Go(func() { h.tokens.Run(ctx) })
-	beFrugal(ctx)
+	beFrugal(ctx, &h.pace)
 	wg.Go(func() { trim(ctx) })
 	if h.certificates != nil {
 		wg.Go(func() {

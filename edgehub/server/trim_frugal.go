@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"time"
 )
 
 const (
@@ -16,25 +17,35 @@ const (
 	// frugalGarbage is what may wait to be collected when more than that is in
 	// use. Less would have the hub do nothing but collect.
 	frugalGarbage = 3 << 20
+	// unmapPeriod is how often pages of the program that nothing needs at the moment
+	// are let go while memory is short. It takes a millisecond.
+	unmapPeriod = 250 * time.Millisecond
 )
 
 // beFrugal has garbage that a burst leaves behind collected before the next burst
 // takes new memory, until ctx ends. It costs processor time, the more the nearer
 // to the limit, so each collection moves the limit to what it found in use. An
 // operator's own GOMEMLIMIT is respected.
-func beFrugal(ctx context.Context) {
+func beFrugal(ctx context.Context, pace *pace) {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	limit := int64(frugalAbove)
+	limit, unmapped := int64(frugalAbove), time.Now()
 	debug.SetMemoryLimit(limit)
 	afterCollections(func() bool {
+		used, goesOn := inUse(), ctx.Err() == nil
+		short := used > frugalAbove-2*frugalGarbage && goesOn
+		pace.collected(short)
+		if short && time.Since(unmapped) > unmapPeriod {
+			_ = unmapProgram() // trim says why it can't
+			unmapped = time.Now()
+		}
 		// To set the limit stops the program for a moment.
-		if now := frugalLimit(inUse()); now != limit {
+		if now := frugalLimit(used); now != limit {
 			limit = now
 			debug.SetMemoryLimit(limit)
 		}
-		return ctx.Err() == nil
+		return goesOn
 	})
 }
 

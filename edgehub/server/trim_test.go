@@ -42,7 +42,7 @@ func TestWhatIsInUseMovesTheMemoryLimit(t *testing.T) {
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	beFrugal(ctx)
+	beFrugal(ctx, &pace{})
 	await := func(reached func(limit int64) bool) {
 		t.Helper()
 		var limit int64
@@ -74,7 +74,7 @@ func TestFrugalLimit(t *testing.T) {
 func TestOperatorsMemoryLimit(t *testing.T) {
 	t.Setenv("GOMEMLIMIT", "off")
 	before := debug.SetMemoryLimit(-1)
-	beFrugal(t.Context())
+	beFrugal(t.Context(), &pace{})
 	if debug.SetMemoryLimit(-1) != before {
 		t.Error("an operator's limit is not respected")
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -25,6 +26,12 @@ var version = "devel"
 
 // lines is the log.
 var lines = &logLines{w: os.Stderr}
+
+// What a profile of memory needs takes more than a megabyte, and nobody sees one
+// without --profiling.
+func init() { runtime.MemProfileRate = 0 }
+
+const profileRate = 512 << 10 // Go's own
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -98,6 +105,9 @@ func runCommand() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := logTo(lines, logging); err != nil {
 			return err
+		}
+		if o.Profiling {
+			runtime.MemProfileRate = profileRate
 		}
 		return server.Run(cmd.Context(), o)
 	}
