@@ -14,6 +14,9 @@ import (
 type members struct {
 	source *bufio.Reader
 	member *gzip.Reader // nil between members
+	one    [1]byte      // that Wait has read, if ahead
+	ahead  bool
+	err    error // that it met
 }
 
 // memberBuffer is what a watch that waits holds.
@@ -25,15 +28,25 @@ func newMembers(source io.Reader) *members {
 	return &members{source: bufio.NewReaderSize(source, memberBuffer)}
 }
 
-// Wait implements capture.Waiter, as far as an idle watch is concerned.
+// Wait implements capture.Waiter. A member says that it has ended when it is read once
+// more.
 func (m *members) Wait() {
-	if m.member == nil {
-		_, _ = m.source.Peek(1) // Read sees the error, too
+	if m.ahead || m.err != nil {
+		return
 	}
+	n, err := m.Read(m.one[:])
+	m.ahead, m.err = n > 0, err
 }
 
 // Read implements io.Reader.
 func (m *members) Read(b []byte) (int, error) {
+	switch {
+	case m.ahead && len(b) > 0:
+		m.ahead = false
+		return copy(b, m.one[:]), nil
+	case m.err != nil:
+		return 0, m.err
+	}
 	for {
 		if m.member == nil {
 			if _, err := m.source.Peek(1); err != nil {

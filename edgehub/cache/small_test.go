@@ -142,6 +142,43 @@ func TestAWatchThatWaitsHoldsNoDecompressor(t *testing.T) {
 	}
 }
 
+// TestWaitingEndsTheMemberBefore: who has read all that an event holds, and no more,
+// waits without a decompressor too, and loses nothing of what comes then.
+func TestWaitingEndsTheMemberBefore(t *testing.T) {
+	var compressed bytes.Buffer
+	events := []string{"one", "another", "the last"}
+	for _, event := range events {
+		z := gzip.NewWriter(&compressed)
+		_, _ = io.WriteString(z, event)
+		_ = z.Close()
+	}
+	waits := &waitingSource{data: &compressed}
+	waits.m = newMembers(waits)
+	for _, event := range events {
+		waits.m.Wait()
+		waits.m.Wait() // changes nothing
+		b := make([]byte, len(event))
+		if _, err := io.ReadFull(waits.m, b); err != nil || string(b) != event {
+			t.Fatalf("%q, %v", b, err)
+		}
+	}
+	waits.m.Wait()
+	if !waits.asked || waits.held {
+		t.Errorf("asked for more %v, with a decompressor in hand %v", waits.asked, waits.held)
+	}
+	if n, err := waits.m.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("%d bytes at the end, %v", n, err)
+	}
+	_, _ = compressed.WriteString("this is not compressed")
+	broken := newMembers(&compressed)
+	broken.Wait()
+	for range 2 {
+		if _, err := broken.Read(make([]byte, 1)); !errors.Is(err, gzip.ErrHeader) {
+			t.Errorf("what is not compressed: %v", err)
+		}
+	}
+}
+
 // waitingSource notes what its reader holds while it waits.
 type waitingSource struct {
 	data        *bytes.Buffer

@@ -10,51 +10,64 @@ import (
 )
 
 const (
-	// trimPeriod is how often memory is looked at.
-	trimPeriod = 10 * time.Second
-	// trimStart is when most of what starting takes has been done.
-	trimStart = time.Second
+	// trimPeriod is how often memory is looked at, and trimBusy how often it is given
+	// back at most while the hub is busy: it would soon be taken again.
+	trimPeriod = time.Second
+	trimBusy   = 10 * time.Second
+	// trimQuiet is what the hub may take in a trimPeriod when nothing happens.
+	trimQuiet = 256 << 10
 	// trimGrowth is what is worth the processor time of a collection.
-	trimGrowth = 6 << 20
+	trimGrowth = 4 << 20
 )
 
 // trim gives memory back that a burst needed, such as lists of many megabytes or
 // the start of all Pods of a node: Go's runtime would keep most of it for minutes,
-// and edge nodes have little.
+// and edge nodes have little. The first time is when most of what starting takes has
+// been done.
 func trim(ctx context.Context) {
-	timer := time.NewTimer(trimStart)
-	defer timer.Stop()
-	var trimmed uint64
+	ticker := time.NewTicker(trimPeriod)
+	defer ticker.Stop()
+	var trimmed, taken uint64
+	var last time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-timer.C:
+		case <-ticker.C:
 		}
-		timer.Reset(trimPeriod)
-		if trimmed != 0 && resident() < trimmed+trimGrowth {
+		holds, taking := resident()
+		quiet := taking-taken < trimQuiet
+		taken = taking
+		if !last.IsZero() && (holds < trimmed+trimGrowth || !quiet && time.Since(last) < trimBusy) {
 			continue
 		}
 		debug.FreeOSMemory()
 		if err := unmapProgram(); err != nil {
 			klog.V(2).InfoS("Pages of the program stay mapped", "reason", err)
 		}
-		trimmed = resident()
+		last = time.Now()
+		trimmed, taken = resident()
 	}
 }
 
-// resident is how many bytes of the heap the operating system has given.
-func resident() (bytes uint64) {
+// resident is how many bytes of the heap the operating system has given, and how many
+// the program has ever taken of it.
+func resident() (bytes, taken uint64) {
 	samples := []metrics.Sample{
 		{Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/memory/classes/heap/unused:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/gc/heap/allocs:bytes"},
 	}
 	metrics.Read(samples)
-	for _, s := range samples {
-		if s.Value.Kind() == metrics.KindUint64 {
+	for i, s := range samples {
+		switch {
+		case s.Value.Kind() != metrics.KindUint64:
+		case i < 3:
 			bytes += s.Value.Uint64()
+		default:
+			taken = s.Value.Uint64()
 		}
 	}
-	return bytes
+	return bytes, taken
 }
