@@ -344,12 +344,12 @@ func (h *heapSampler) WriteHeader(int)     {}
 func (h *heapSampler) Write(b []byte) (int, error) {
 	if h.n += len(b); h.n >= h.next {
 		h.next = h.n + h.every
-		h.most = max(h.most, heap())
+		h.most = max(h.most, liveHeap())
 	}
 	return len(b), nil
 }
 
-func heap() uint64 {
+func liveHeap() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
@@ -388,7 +388,7 @@ func TestAListOfAnySizeCostsAMebibyteAtMost(t *testing.T) {
 			q := f.queryAs("app", "me", inA+c.query, c.accept)
 			q.gzip = compress
 			f.get(f.queryAs("app", "me", inA+"?limit=1", c.accept), false) // makes what is made once
-			before := heap()
+			before := liveHeap()
 			w := &heapSampler{header: http.Header{}, every: every}
 			if err := f.Answer(w, httptest.NewRequest(http.MethodGet, "/", nil), q, reachable{}); err != nil {
 				t.Fatal(err)

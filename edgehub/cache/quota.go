@@ -16,7 +16,7 @@ import (
 //
 // Views that would exceed it make others leave, least recently used first:
 // those of a holder that is over its own bound, then those of whoever has the
-// most, see mostOf, until the total fits. So a tenant that has no more than its
+// most, see rank, until the total fits. So a tenant that has no more than its
 // share of what the node leaves loses nothing to another. A list that would itself
 // have to leave is not kept, and nothing leaves for it.
 //
@@ -359,10 +359,11 @@ func (l *ledger) plan(file string, size int64) (leave []eviction, ok bool) {
 		count--
 		return true
 	}
-	for _, h := range slices.SortedFunc(maps.Keys(bytes), holder.compare) {
-		if file != "" && h != own {
-			continue // what others have grown to is no matter of this list
-		}
+	holders := []holder{own} // what others have grown to is no matter of a list
+	if file == "" {
+		holders = slices.SortedFunc(maps.Keys(bytes), holder.compare)
+	}
+	for _, h := range holders {
 		for limit := l.quota.of(h); limit > 0 && bytes[h] > limit; {
 			if !next(h, overAgentQuota) {
 				return nil, false
@@ -374,12 +375,16 @@ func (l *ledger) plan(file string, size int64) (leave []eviction, ok bool) {
 		}
 	}
 	if most := int64(l.maxViews); count > most {
-		for count > most-most/16 && next(mostOf(views, own), overTotalQuota) {
+		for r := rankingOf(views, own); count > most-most/16 && next(r.most().holder, overTotalQuota); {
+			r.take(1)
 		}
 	}
-	for l.quota.Total > 0 && total > l.quota.Total {
-		if !next(mostOf(bytes, own), overTotalQuota) {
-			return nil, false
+	if l.quota.Total > 0 && total > l.quota.Total {
+		for r := rankingOf(bytes, own); total > l.quota.Total; {
+			if !next(r.most().holder, overTotalQuota) {
+				return nil, false
+			}
+			r.take(leave[len(leave)-1].size)
 		}
 	}
 	return leave, true
@@ -429,15 +434,14 @@ func (l *ledger) displaced(except string) (eviction, bool) {
 		bytes[h] = s.bytes + s.staged
 	}
 	queues, own := queues{ledger: l, except: except}, holderOfFile(except)
-	for {
-		most := mostOf(bytes, own)
+	for r := rankingOf(bytes, own); ; r.take(r.most().amount) {
+		most := r.most().holder
 		if a := queues.next(most); a != nil {
 			return eviction{a.file, a.holder.agent, a.size, diskFull, false}, true
 		}
 		if most == own {
 			return eviction{}, false
 		}
-		delete(bytes, most)
 	}
 }
 

@@ -2,7 +2,7 @@ package cache
 
 import (
 	"cmp"
-	"slices"
+	"container/heap"
 	"strings"
 
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
@@ -49,34 +49,93 @@ func holderOfFile(file string) holder {
 	return h
 }
 
-// mostOf is who loses something next of what all share: of the tenant that has the
-// most, the holder that has the most, so that who has many agents gains nothing by
-// it. The node loses only if nobody else has any: without its Pods nothing else
-// starts. If several have as much, it is rather the one that asks for more.
-func mostOf(amounts map[holder]int64, own holder) holder {
-	tenants := map[tenant]int64{}
-	var having []holder
+// rank is what a holder has, or a tenant and below it its holders, or all and below
+// them the tenants. The first of those below loses something next of what all share:
+// of the tenant that has the most, the holder that has the most, so that who has many
+// agents gains nothing by it. The node loses only if nobody else has any: without its
+// Pods nothing else starts. If several have as much, it is rather the one that asks
+// for more.
+//
+// Those below are a heap, for a plan asks again with each file that leaves: to look
+// through all holders each time takes minutes, and the ledger is locked meanwhile.
+type rank struct {
+	holder    holder // of a tenant the namespace, and of all who asks for more
+	amount    int64
+	node, own bool
+	below     ranks
+}
+
+type ranks []*rank
+
+func rankingOf(amounts map[holder]int64, own holder) *rank {
+	tenants := map[tenant]*rank{}
 	for h, n := range amounts {
-		if n > 0 {
-			tenants[h.tenant()] += n
-			having = append(having, h)
+		if n <= 0 {
+			continue
 		}
+		of := h.tenant()
+		t := tenants[of]
+		if t == nil {
+			t = &rank{holder: holder{namespace: of.namespace}, node: of.node, own: of == own.tenant()}
+			tenants[of] = t
+		}
+		t.amount += n
+		heap.Push(&t.below, &rank{holder: h, amount: n, own: h == own})
 	}
-	if len(having) == 0 {
-		return own
+	all := &rank{holder: own}
+	for _, t := range tenants {
+		all.amount += t.amount
+		heap.Push(&all.below, t)
 	}
-	return slices.MaxFunc(having, func(a, b holder) int {
-		of, other := a.tenant(), b.tenant()
-		return cmp.Or(
-			first(!of.node, !other.node),
-			cmp.Compare(tenants[of], tenants[other]),
-			first(of == own.tenant(), other == own.tenant()),
-			strings.Compare(other.namespace, of.namespace),
-			cmp.Compare(amounts[a], amounts[b]),
-			first(a == own, b == own),
-			b.compare(a),
-		)
-	})
+	return all
+}
+
+// most is the holder that loses something next, or who asks for more if none has any.
+func (r *rank) most() *rank {
+	for len(r.below) > 0 {
+		r = r.below[0]
+	}
+	return r
+}
+
+// take takes an amount from the holder that is most.
+func (r *rank) take(amount int64) {
+	r.amount -= amount
+	if len(r.below) == 0 {
+		return
+	}
+	top := r.below[0]
+	if top.take(amount); top.amount > 0 {
+		heap.Fix(&r.below, 0)
+	} else {
+		heap.Pop(&r.below)
+	}
+}
+
+func (r ranks) Len() int      { return len(r) }
+func (r ranks) Swap(i, j int) { r[i], r[j] = r[j], r[i] }
+func (r *ranks) Push(x any)   { *r = append(*r, x.(*rank)) }
+
+func (r ranks) Less(i, j int) bool {
+	a, b := r[i], r[j]
+	return cmp.Or(
+		first(!a.node, !b.node),
+		cmp.Compare(a.amount, b.amount),
+		first(a.own, b.own),
+		b.holder.compare(a.holder),
+	) > 0
+}
+
+func (r *ranks) Pop() any {
+	last := len(*r) - 1
+	x := (*r)[last]
+	*r = (*r)[:last]
+	return x
+}
+
+// mostOf is who loses something next, see rank.
+func mostOf(amounts map[holder]int64, own holder) holder {
+	return rankingOf(amounts, own).most().holder
 }
 
 // first orders what is so before what is not.
