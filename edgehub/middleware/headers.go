@@ -17,13 +17,17 @@ func WithSafeHeaders(next http.Handler) http.Handler {
 			status.Write(w, status.BadRequest(refusal))
 			return
 		}
-		for name := range r.Header {
-			if len(name) >= len(remotePrefix) && strings.EqualFold(name[:len(remotePrefix)], remotePrefix) {
-				delete(r.Header, name)
-			}
-		}
+		removeRemote(r.Header)
 		next.ServeHTTP(w, r)
 	})
+}
+
+func removeRemote(h http.Header) {
+	for name := range h {
+		if len(name) >= len(remotePrefix) && strings.EqualFold(name[:len(remotePrefix)], remotePrefix) {
+			delete(h, name)
+		}
+	}
 }
 
 const remotePrefix = "X-Remote-"

@@ -48,28 +48,34 @@ func exchangeOf(ctx context.Context) *Exchange {
 // is told to observe when it ends.
 func WithLog(observe func(*Exchange), next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		start := time.Now()
-		info := requestInfo(r)
-		x := &Exchange{Agent: hubconfig.AgentOf(r.UserAgent()), Verb: info.Verb, Resource: info.Resource, Source: sourceHub}
-		if info.Subresource != "" {
-			x.Resource += "/" + info.Subresource
-		}
-		line := printable(x.Agent) + " " + printable(x.Verb) + " " + printable(x.Resource)
-		if !info.IsResourceRequest {
-			line = printable(x.Agent) + " " + printable(x.Verb) + " nonresource"
-		}
-		uri := printable(uriOf(r.URL))
-		if x.Verb == "watch" {
-			klog.Infof("%s: %s ", line, uri)
-		}
-		out := &response{ResponseWriter: w, code: http.StatusOK}
-		defer func() {
-			x.Code, x.Duration = out.code, time.Since(start)
-			klog.Infof("%s: %s with status code %d, spent %v", line, uri, x.Code, x.Duration)
-			observe(x)
-		}()
-		next.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+		out := begin(w, r)
+		defer out.end(observe)
+		next.ServeHTTP(out, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, &out.exchange)))
 	})
+}
+
+func begin(w http.ResponseWriter, r *http.Request) *response {
+	info := requestInfo(r)
+	x := Exchange{Agent: hubconfig.AgentOf(r.UserAgent()), Verb: info.Verb, Resource: info.Resource, Source: sourceHub}
+	if info.Subresource != "" {
+		x.Resource += "/" + info.Subresource
+	}
+	line := printable(x.Agent) + " " + printable(x.Verb) + " " + printable(x.Resource)
+	if !info.IsResourceRequest {
+		line = printable(x.Agent) + " " + printable(x.Verb) + " nonresource"
+	}
+	line += ": " + printable(uriOf(r.URL))
+	if x.Verb == "watch" {
+		klog.Info(line, " ")
+	}
+	return &response{ResponseWriter: w, code: http.StatusOK, exchange: x, line: line, start: time.Now()}
+}
+
+func (r *response) end(observe func(*Exchange)) {
+	x := &r.exchange
+	x.Code, x.Duration = r.code, time.Since(r.start)
+	klog.Infof("%s with status code %d, spent %v", r.line, x.Code, x.Duration)
+	observe(x)
 }
 
 // uriOf is what is logged of a URL: all of it but the values of a query that
@@ -103,11 +109,15 @@ func harmless(name string) bool {
 	return false
 }
 
-// response remembers its status code.
+// response remembers its status code, and what is to be logged in the end.
 type response struct {
 	http.ResponseWriter
 	code  int
 	wrote bool
+
+	exchange Exchange
+	line     string
+	start    time.Time
 }
 
 // WriteHeader implements http.ResponseWriter.

@@ -24,38 +24,47 @@ func WithRewrite(endpoint rewrite.Endpoint, isNode func(*http.Request) bool, nex
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		agent := hubconfig.AgentOf(r.UserAgent())
-		var rewriter *rewrite.Rewriter
-		accept := strings.Join(r.Header.Values("Accept"), ",")
-		if r.Method == http.MethodGet && !strings.Contains(accept, "as=") {
-			caller := rewrite.Caller{Agent: agent, Node: agent == "kubelet" && isNode(r)}
-			rewriter = endpoint.For(caller, requestInfo(r))
-		}
-		if rewriter == nil {
-			next.ServeHTTP(w, r)
+		if rewriter := rewriterOf(endpoint, isNode, r); rewriter != nil {
+			withRewriter(rewriter, next, w, r)
 			return
 		}
-		switch known := readable(accept); known {
-		case accept:
-		case "":
-			status.Write(w, status.New(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, 0,
-				fmt.Sprintf("edge-hub shows %s itself in the place of kube-apiserver, which it can do in JSON and protobuf only", printable(agent))))
-			return
-		default:
-			r.Header.Set("Accept", known)
-		}
-		out := &rewritten{ResponseWriter: w, rewriter: rewriter, path: r.URL.Path}
-		defer out.stop()
-		next.ServeHTTP(out, r)
-		// A watch that breaks off in an event ends as if before it: its client
-		// goes on from the last one that it has.
-		if err := out.close(); err != nil && requestInfo(r).Verb != "watch" {
-			if r.Context().Err() == nil {
-				klog.ErrorS(err, "Answer could not be rewritten", "agent", printable(agent), "path", printable(r.URL.Path))
-			}
-			panic(http.ErrAbortHandler) // so that the client sees that it is not whole
-		}
+		next.ServeHTTP(w, r)
 	})
+}
+
+// rewriterOf returns nil for what is left alone.
+func rewriterOf(endpoint rewrite.Endpoint, isNode func(*http.Request) bool, r *http.Request) *rewrite.Rewriter {
+	if r.Method != http.MethodGet || strings.Contains(accepted(r), "as=") {
+		return nil
+	}
+	agent := hubconfig.AgentOf(r.UserAgent())
+	return endpoint.For(rewrite.Caller{Agent: agent, Node: agent == "kubelet" && isNode(r)}, requestInfo(r))
+}
+
+func accepted(r *http.Request) string { return strings.Join(r.Header.Values("Accept"), ",") }
+
+func withRewriter(rewriter *rewrite.Rewriter, next http.Handler, w http.ResponseWriter, r *http.Request) {
+	agent, accept := hubconfig.AgentOf(r.UserAgent()), accepted(r)
+	switch known := readable(accept); known {
+	case accept:
+	case "":
+		status.Write(w, status.New(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, 0,
+			fmt.Sprintf("edge-hub shows %s itself in the place of kube-apiserver, which it can do in JSON and protobuf only", printable(agent))))
+		return
+	default:
+		r.Header.Set("Accept", known)
+	}
+	out := &rewritten{ResponseWriter: w, rewriter: rewriter, path: r.URL.Path}
+	defer out.stop()
+	next.ServeHTTP(out, r)
+	// A watch that breaks off in an event ends as if before it: its client
+	// goes on from the last one that it has.
+	if err := out.close(); err != nil && requestInfo(r).Verb != "watch" {
+		if r.Context().Err() == nil {
+			klog.ErrorS(err, "Answer could not be rewritten", "agent", printable(agent), "path", printable(r.URL.Path))
+		}
+		panic(http.ErrAbortHandler) // so that the client sees that it is not whole
+	}
 }
 
 // rewritten is an answer that is changed on its way.

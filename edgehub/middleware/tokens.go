@@ -16,37 +16,41 @@ import (
 // asked. Nobody else's requests are looked at.
 func WithTokens(kept *tokens.Tokens, isNode func(*http.Request) bool, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		info := requestInfo(r)
-		if !isTokenRequest(info) || !isNode(r) {
-			next.ServeHTTP(w, r)
+		if isTokenRequest(requestInfo(r)) && isNode(r) {
+			withToken(kept, next, w, r)
 			return
 		}
-		body, err := io.ReadAll(io.LimitReader(r.Body, tokens.MaxBody+1))
-		rest := r.Body
-		if err != nil {
-			rest = io.NopCloser(failing{err})
-		}
-		r.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.MultiReader(bytes.NewReader(body), rest), r.Body}
-		if err != nil || len(body) > tokens.MaxBody {
-			next.ServeHTTP(w, r)
-			return
-		}
-		q := tokens.NewRequest(r, info.Namespace, info.Name, body)
-		out := &tokenAnswer{ResponseWriter: w, find: func() (tokens.Answer, bool) { return kept.Find(q) }}
-		next.ServeHTTP(out, r)
-		switch {
-		case out.replay:
-			exchangeOf(r.Context()).Source = sourceCache
-			klog.V(2).InfoS("The kubelet got a token again", "namespace", printable(info.Namespace), "serviceAccount", printable(info.Name))
-			out.write()
-		case out.keep && out.answer.Body != nil:
-			out.answer.ContentType = w.Header().Get("Content-Type")
-			kept.Keep(q, out.answer)
-		}
+		next.ServeHTTP(w, r)
 	})
+}
+
+func withToken(kept *tokens.Tokens, next http.Handler, w http.ResponseWriter, r *http.Request) {
+	info := requestInfo(r)
+	body, err := io.ReadAll(io.LimitReader(r.Body, tokens.MaxBody+1))
+	rest := r.Body
+	if err != nil {
+		rest = io.NopCloser(failing{err})
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(body), rest), r.Body}
+	if err != nil || len(body) > tokens.MaxBody {
+		next.ServeHTTP(w, r)
+		return
+	}
+	q := tokens.NewRequest(r, info.Namespace, info.Name, body)
+	out := &tokenAnswer{ResponseWriter: w, find: func() (tokens.Answer, bool) { return kept.Find(q) }}
+	next.ServeHTTP(out, r)
+	switch {
+	case out.replay:
+		exchangeOf(r.Context()).Source = sourceCache
+		klog.V(2).InfoS("The kubelet got a token again", "namespace", printable(info.Namespace), "serviceAccount", printable(info.Name))
+		out.write()
+	case out.keep && out.answer.Body != nil:
+		out.answer.ContentType = w.Header().Get("Content-Type")
+		kept.Keep(q, out.answer)
+	}
 }
 
 func isTokenRequest(info *request.RequestInfo) bool {

@@ -18,6 +18,23 @@ type reads struct {
 }
 
 func (p *reads) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, pass := p.begin(w, r)
+	if pass == nil {
+		return
+	}
+	err := pass(w, body)
+	_ = body.Close()
+	if err != nil {
+		if r.Context().Err() == nil {
+			klog.V(2).InfoS("Response broke off", "path", r.URL.Path, "reason", err)
+		}
+		panic(http.ErrAbortHandler) // so that the client sees that it is not whole
+	}
+}
+
+// begin gets a response and writes its header. It returns the body and how to pass it
+// on, or nil if it has answered.
+func (p *reads) begin(w http.ResponseWriter, r *http.Request) (body io.ReadCloser, pass func(http.ResponseWriter, io.Reader) error) {
 	removeHopHeaders(r.Header)
 	for _, name := range forwardHeaders {
 		delete(r.Header, name)
@@ -28,7 +45,7 @@ func (p *reads) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	resp, err := p.transport.RoundTrip(r)
 	if err != nil {
 		p.failed(w, r, err)
-		return
+		return nil, nil
 	}
 	// A buffered reader knows whether more has come. Hooks may wrap it.
 	incoming, _ := resp.Body.(interface{ waits() bool })
@@ -36,7 +53,7 @@ func (p *reads) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := callHooks(resp); err != nil {
 		_ = resp.Body.Close()
 		p.failed(w, r, err)
-		return
+		return nil, nil
 	}
 	removeHopHeaders(resp.Header)
 	header := w.Header()
@@ -45,17 +62,10 @@ func (p *reads) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(resp.StatusCode)
 	if incoming != nil {
-		err = copyBody(w, resp.Body, incoming)
-	} else {
-		err = copyStream(w, resp.Body, resp.ProtoMajor == 2, HasNarrowBuffer(r.Context()))
+		return resp.Body, func(w http.ResponseWriter, body io.Reader) error { return copyBody(w, body, incoming) }
 	}
-	_ = resp.Body.Close()
-	if err != nil {
-		if r.Context().Err() == nil {
-			klog.V(2).InfoS("Response broke off", "path", r.URL.Path, "reason", err)
-		}
-		panic(http.ErrAbortHandler) // so that the client sees that it is not whole
-	}
+	awaitsNothing, narrow := resp.ProtoMajor == 2, HasNarrowBuffer(r.Context())
+	return resp.Body, func(w http.ResponseWriter, body io.Reader) error { return copyStream(w, body, awaitsNothing, narrow) }
 }
 
 // copyBody passes on a body that ends soon, in as few pieces as may be without
