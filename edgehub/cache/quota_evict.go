@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -105,7 +107,7 @@ func (s *Store) shrink(v *view) bool {
 
 // viewOf returns the view whose file has a name, nil if its agent is not cached.
 func (s *Store) viewOf(file string) (*view, error) {
-	for _, v := range s.all() {
+	for _, v := range s.near(file) {
 		if v.file == file {
 			return v, nil
 		}
@@ -115,6 +117,28 @@ func (s *Store) viewOf(file string) (*view, error) {
 		return nil, err
 	}
 	return s.view(key), nil
+}
+
+// near returns the views in memory among which one is whose file has a name: few,
+// if its directory's name tells whose they are.
+func (s *Store) near(file string) []*view {
+	dir := path.Dir(file)
+	if strings.Count(dir, "/") != 2 {
+		return s.all()
+	}
+	d, ok := s.directoryOf(dir)
+	if !ok {
+		return s.all()
+	}
+	s.mu.Lock()
+	views := s.dirs[d]
+	s.mu.Unlock()
+	if views == nil {
+		return nil
+	}
+	views.mu.Lock()
+	defer views.mu.Unlock()
+	return slices.Collect(maps.Values(views.byKey))
 }
 
 // relief is the room that a list may still take from others while the disk is
