@@ -6,8 +6,10 @@ import (
 	"io"
 	"net/http"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -488,4 +490,70 @@ func TestCurl(t *testing.T) {
 		!strings.Contains(string(out), "x-proto: HTTP/2.0") {
 		t.Errorf("%v: %.500s", err, out)
 	}
+}
+
+// TestHeadersOnTheirWayAreBounded: a connection is ended that wants more for a header
+// than there is, and what it had is given back, as it is when a header is whole.
+func TestHeadersOnTheirWayAreBounded(t *testing.T) {
+	const most = 16 << 10
+	var held atomic.Int64
+	s := newServer(t, Options{Header: func(bytes int) bool {
+		if held.Add(int64(bytes)) > most && bytes > 0 {
+			held.Add(int64(-bytes))
+			return false
+		}
+		return true
+	}}, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	await := func(is func(bytes int64) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); !is(held.Load()); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d bytes are held", held.Load())
+			}
+		}
+	}
+	some := func(bytes int64) bool { return bytes > 0 }
+	none := func(bytes int64) bool { return bytes == 0 }
+
+	p := newPeer(t, s)
+	block := slices.Clone(p.encode(fieldsOf("x", strings.Repeat("~", 12_500)))) // which Huffman would make longer
+	first, rest := block[:12_000], block[12_000:]
+	begin := func(p *peer, id uint32) {
+		_ = p.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: first, EndStream: true})
+	}
+	begin(p, 1)
+	await(some)
+	_ = p.framer.WriteContinuation(1, true, rest)
+	p.awaitKind(http2.FrameHeaders)
+	await(none)
+
+	begin(p, 3)
+	await(some)
+	before := held.Load()
+	var many []*peer
+	for int64(len(many)) <= most/before {
+		q := newPeer(t, s)
+		begin(q, 1)
+		many = append(many, q)
+	}
+	ended := 0
+	for _, q := range many {
+		_ = q.conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		for {
+			frame, err := q.framer.ReadFrame()
+			if away, ok := frame.(*http2.GoAwayFrame); ok && away.ErrCode == http2.ErrCodeEnhanceYourCalm {
+				ended++
+			}
+			if err != nil {
+				break
+			}
+		}
+	}
+	if ended == 0 || ended == len(many) {
+		t.Errorf("%d connections of %d are ended", ended, len(many))
+	}
+	for _, q := range append(many, p) {
+		q.close()
+	}
+	await(none)
 }

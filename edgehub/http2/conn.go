@@ -43,6 +43,7 @@ type conn struct {
 	hpack    *hpack.Decoder
 	block    block
 	limited  bool // a request's header is on its way, and has a deadline
+	held     int  // bytes that Options.Header has let its block have
 	handlers sync.WaitGroup
 
 	wmu    sync.Mutex // see the package comment
@@ -209,11 +210,7 @@ func (c *conn) write(b []byte) error {
 // rest. TLS has no part in it, since it would wait for the peer to take its
 // farewell.
 func (c *conn) cut() {
-	if t, ok := c.net.(*tls.Conn); ok {
-		_ = t.NetConn().Close()
-		return
-	}
-	_ = c.net.Close()
+	_ = c.raw().Close()
 }
 
 // reply queues frames and has them written soon. The caller is the reading
@@ -296,6 +293,9 @@ func (c *conn) closeWrite() {
 // goroutine.
 func (c *conn) end(err error) {
 	c.ending.Store(true)
+	c.holdHeader(0)
+	c.block, c.hpack = block{}, nil
+	c.freePayload()
 	var broken connError
 	tell := errors.As(err, &broken)
 	if broken.code == codeEnhanceYourCalm {
@@ -324,7 +324,16 @@ func (c *conn) end(err error) {
 		_ = c.net.SetReadDeadline(deadline)
 		c.flush()
 		c.closeWrite()
-		_, _ = io.CopyN(io.Discard, c.r, int64(c.server.options.ConnectionWindow))
+		_, _ = io.CopyN(io.Discard, c.raw(), int64(c.server.options.ConnectionWindow))
 	}
 	_ = c.net.Close()
+}
+
+// raw is the connection below TLS, which would only take memory for what nobody wants
+// to read.
+func (c *conn) raw() net.Conn {
+	if t, ok := c.net.(*tls.Conn); ok {
+		return t.NetConn()
+	}
+	return c.net
 }

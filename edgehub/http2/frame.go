@@ -103,10 +103,7 @@ var largePayloads = sync.Pool{New: func() any { return new([maxFrame]byte) }}
 
 // readFrame reads the next frame.
 func (c *conn) readFrame() (frame, error) {
-	if c.large != nil {
-		largePayloads.Put(c.large)
-		c.large = nil
-	}
+	c.freePayload()
 	_, _ = c.r.Discard(c.unread) // it was peeked at, so it is there
 	c.unread = 0
 	h, err := c.r.Peek(frameHeader)
@@ -148,6 +145,13 @@ func (f *frame) unpad() ([]byte, bool) {
 		return nil, false
 	}
 	return p[1 : len(p)-int(p[0])], true
+}
+
+func (c *conn) freePayload() {
+	if c.large != nil {
+		largePayloads.Put(c.large)
+		c.large = nil
+	}
 }
 
 func putFrameHeader(b []byte, n int, kind, flags byte, id uint32) {

@@ -27,6 +27,11 @@ type Options struct {
 	// http.ResponseWriter if so. Few may be deciding at once, or saying no, so
 	// that many requests to be refused cost little memory.
 	AwaitAdmission bool
+	// Header takes so many bytes more for a header that is not whole yet, beyond its
+	// first 8 KiB, or gives them back if it is negative, and reports whether there
+	// were as many: if not, the connection is ended. It must not wait. nil bounds
+	// nothing but each header by itself.
+	Header func(bytes int) bool
 	// StreamWindow is how many bytes of one request's body are kept until
 	// the handler reads them (RFC 9113, 5.2). Default 128 KiB.
 	StreamWindow int
@@ -85,6 +90,9 @@ const (
 func (o Options) withDefaults() Options {
 	if o.Refused == nil {
 		o.Refused = func(string) {}
+	}
+	if o.Header == nil {
+		o.Header = func(int) bool { return true }
 	}
 	number := func(v *int, otherwise int) {
 		if *v <= 0 {

@@ -37,6 +37,8 @@ const (
 	// tolerated is how much of a block that is too large is read to answer
 	// it politely.
 	tolerated = 16 << 10
+	// freeHeader is how many bytes of a header Options.Header is not asked for.
+	freeHeader = 8 << 10
 	// keptFields is how much room for fields a connection keeps.
 	keptFields = 64
 )
@@ -94,8 +96,12 @@ func (c *conn) fragment(p []byte, last bool) error {
 	}
 	if b.open = !last; b.open {
 		c.limitHeader()
+		if !c.holdHeader(max(0, b.encoded+b.size-freeHeader)) {
+			return connError{codeEnhanceYourCalm, "too many large headers"}
+		}
 		return nil
 	}
+	c.holdHeader(0)
 	if c.limited {
 		c.limited = false
 		c.setReadDeadline(0)
@@ -104,6 +110,18 @@ func (c *conn) fragment(p []byte, last bool) error {
 		return connError{codeCompression, "header block cut short"}
 	}
 	return c.endBlock()
+}
+
+// holdHeader takes as many bytes for a block that is not whole, those it has included,
+// and reports whether there were as many.
+func (c *conn) holdHeader(bytes int) bool {
+	if more := bytes - c.held; more != 0 {
+		if !c.server.options.Header(more) {
+			return false
+		}
+		c.held = bytes
+	}
+	return true
 }
 
 // endBlock makes of a whole block what it is: a request, the end of one, or

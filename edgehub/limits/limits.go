@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -81,6 +82,8 @@ type Limiter struct {
 	connections int
 	addresses   map[string]int
 	flights     map[*flight]struct{}
+
+	headers atomic.Int64 // bytes of those on their way
 }
 
 // The kinds of requests, which are counted apart.

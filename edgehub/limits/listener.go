@@ -28,7 +28,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		address := addressOf(conn.RemoteAddr().String())
 		limit := l.limiter.connect(address)
 		if limit == "" {
-			return &connection{Conn: conn, handshake: maxHandshake, closed: sync.OnceFunc(func() { l.limiter.disconnect(address) })}, nil
+			return &connection{Conn: conn, handshake: maxHandshake, headers: l.limiter.Header, disconnected: sync.OnceFunc(func() { l.limiter.disconnect(address) })}, nil
 		}
 		// Counted before anybody can see that it is closed.
 		l.limiter.refused.WithLabelValues(limit).Inc()
@@ -43,8 +43,14 @@ const maxHandshake = 16 << 10
 
 type connection struct {
 	net.Conn
-	handshake int // bytes that may still come before it is over; over is negative
-	closed    func()
+	handshake    int // bytes that may still come before it is over; over is negative
+	headers      func(bytes int) bool
+	disconnected func()
+
+	mu     sync.Mutex
+	header int // bytes that have come of a request's header, or inHTTP2, or inRequest
+	held   int // of headers
+	closed bool
 }
 
 // over says that a handshake is.
@@ -56,7 +62,11 @@ var errLongHandshake = errors.New("TLS handshake is too long")
 func (c *connection) Read(b []byte) (int, error) {
 	switch c.handshake {
 	case over:
-		return c.Conn.Read(b)
+		n, err := c.Conn.Read(b)
+		if n > 0 && !c.took(n) {
+			return 0, errManyHeaders
+		}
+		return n, err
 	case 0:
 		return 0, errLongHandshake
 	}
@@ -76,7 +86,11 @@ func (c *connection) SetReadDeadline(t time.Time) error {
 
 // Close implements net.Conn.
 func (c *connection) Close() error {
-	c.closed()
+	c.mu.Lock()
+	c.closed = true
+	c.giveBack()
+	c.mu.Unlock()
+	c.disconnected()
 	return c.Conn.Close()
 }
 

@@ -106,8 +106,9 @@ func Run(ctx context.Context, options Options) error {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          log.New(logWriter{}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnState:         limits.ConnState,
 	}
-	if err := http2.Configure(proxy, http2Options(options.Limits, h.limiter.Refused)); err != nil {
+	if err := http2.Configure(proxy, http2Options(options.Limits, h.limiter)); err != nil {
 		return err
 	}
 	administration := &admin{config: h.config, identity: h.identity, upstream: h.upstream, store: h.store, sealKey: h.sealKey, registry: h.registry, certificates: h.certificates, profile: options.Profiling}
@@ -147,11 +148,11 @@ func Run(ctx context.Context, options Options) error {
 	return errors.Join(err, h.store.Close(), h.tokens.Close())
 }
 
-func http2Options(l limits.Options, refused func(limit string)) http2.Options {
+func http2Options(l limits.Options, limiter *limits.Limiter) http2.Options {
 	rate := func(perSecond int) http2.Rate { return http2.Rate{Burst: 10 * perSecond, PerSecond: perSecond} }
 	return http2.Options{
 		MaxHandlers: maxHandlers(l), MaxConcurrentStreams: l.HTTP2Streams, AwaitAdmission: true, StallTimeout: l.ClientTimeout,
-		Frames: rate(l.HTTP2Frames), Resets: rate(l.HTTP2Resets), Refused: refused,
+		Frames: rate(l.HTTP2Frames), Resets: rate(l.HTTP2Resets), Refused: limiter.Refused, Header: limiter.Header,
 	}
 }
 

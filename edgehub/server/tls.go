@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"k8s.io/klog/v2"
+
+	"github.com/edgehub-io/edge-hub/edgehub/limits"
 )
 
 // certificateCheck is how often a handshake looks whether the files changed.
@@ -74,7 +76,9 @@ func tlsConfig(serving func(*tls.ClientHelloInfo) (*tls.Certificate, error), cli
 	config := &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: serving,
-		NextProtos:     []string{"h2", "http/1.1"},
+		NextProtos:     []string{"h2", "http/1.1"}, // see limits.Hello
+
+		GetConfigForClient: limits.Hello,
 		// Records that grow with a connection save a client some time at its
 		// first bytes, and cost a system call each.
 		DynamicRecordSizingDisabled: true,

@@ -50,6 +50,7 @@ var attacks = []attack{
 	{name: "2,000 connections that are half open", run: (*siege).slowloris},
 	{name: "certificates of 200 KB", run: (*siege).certificates},
 	{name: "huge headers", run: (*siege).headers},
+	{name: "headers without their end on all connections", run: (*siege).unfinished},
 	{name: "slow and large bodies", run: (*siege).bodies},
 	{name: "readers that never read", run: (*siege).deafReaders},
 	{name: "answers that nobody takes, and replies", run: (*siege).unread},
@@ -90,6 +91,7 @@ func TestMemoryStaysBoundedAndHonestClientsAreServedThroughEveryAttack(t *testin
 		ContainSubstring(`edgehub_refused_total{limit="max-connections-per-address"}`),
 		ContainSubstring(`edgehub_refused_total{limit="max-request-bytes"}`),
 		ContainSubstring(`edgehub_refused_total{limit="max-request-bytes-in-flight"}`),
+		ContainSubstring(`edgehub_refused_total{limit="headers"}`),
 		ContainSubstring(`edgehub_refused_total{limit="http2-frames"}`),
 		ContainSubstring(`edgehub_refused_total{limit="http2-unsent"}`)), "the limits show that they bite")
 }

@@ -323,6 +323,42 @@ func (s *siege) headers(ctx context.Context) string {
 	return fmt.Sprintf("answered with %q", seen)
 }
 
+// unfinished sends headers that stop just before their end, in both protocols, over
+// as many connections as three addresses may have.
+func (s *siege) unfinished(context.Context) string {
+	var h held
+	defer h.letGo()
+	atOnce(750, 32, func(i int) {
+		host, long := 20+i/250, strings.Repeat("x", 14_000)
+		if i%2 == 0 {
+			conn, err := s.secure(host, "http/1.1")
+			if err != nil {
+				return
+			}
+			h.hold(conn)
+			_ = conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
+			_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: kubernetes\r\n")
+			for n := 0; err == nil && n < 4; n++ {
+				_, err = fmt.Fprintf(conn, "X-%d: %s\r\n", n, long)
+			}
+			return
+		}
+		c, err := s.h2(host)
+		if err != nil {
+			return
+		}
+		h.hold(c.conn)
+		_ = c.conn.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		// A string of 70,000 bytes, most of which come.
+		err = c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte("\x40\x01a\x7f\xf1\xa1\x04" + long)})
+		for n := 0; err == nil && n < 4; n++ {
+			err = c.framer.WriteContinuation(1, false, []byte(long))
+		}
+	})
+	time.Sleep(2 * time.Second)
+	return fmt.Sprintf("%d connections", len(h.conns))
+}
+
 func (s *siege) bodies(ctx context.Context) string {
 	client := s.attacker(7)
 	large, err := hub.Do(ctx, client, s.hub.URL(), hub.Request{Method: "POST", Path: "/api/v1/namespaces/siege/configmaps", Token: s.token, UserAgent: "edge-app/1", Body: strings.Repeat(" ", 20<<20)})

@@ -1,0 +1,95 @@
+package limits
+
+import (
+	"bufio"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// TestHeadersOnTheirWayAreBounded, over HTTP/1.1, all together beyond a part of each,
+// until they are whole or their connections end.
+func TestHeadersOnTheirWayAreBounded(t *testing.T) {
+	l, _ := newLimiter(Options{})
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	s.Listener = l.Listener(s.Listener)
+	s.Config.ReadHeaderTimeout = time.Minute
+	s.Config.ConnState = ConnState
+	s.TLS = &tls.Config{GetConfigForClient: Hello, NextProtos: []string{"h2", "http/1.1"}}
+	s.StartTLS()
+	defer s.Close()
+	dial := func() net.Conn {
+		t.Helper()
+		conn, err := tls.Dial("tcp", s.Listener.Addr().String(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+		return conn
+	}
+	held := func(want func(bytes int) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); !want(int(l.headers.Load())); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d bytes are held", l.headers.Load())
+			}
+		}
+	}
+	none := func(bytes int) bool { return bytes == 0 }
+	const begin, each = "POST / HTTP/1.1\r\nHost: x\r\n", 50_000
+	long := "X-Long: " + strings.Repeat("x", each) + "\r\n"
+
+	// Bodies don't count, nor do headers that have ended.
+	conn := dial()
+	for range 3 {
+		_, _ = io.WriteString(conn, begin+long+"Content-Length: 100000\r\n\r\n"+strings.Repeat("x", 99_999))
+		held(none)
+		_, _ = io.WriteString(conn, "x")
+		b := make([]byte, 12)
+		if _, err := io.ReadFull(conn, b); err != nil || string(b) != "HTTP/1.1 200" {
+			t.Fatalf("%q, %v", b, err)
+		}
+		_ = conn.Close()
+		conn = dial()
+	}
+	defer conn.Close()
+
+	// One that keeps its connection begins anew.
+	_, _ = io.WriteString(conn, begin+long+"\r\n")
+	if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatal(err)
+	}
+	held(none)
+	_, _ = io.WriteString(conn, begin+long)
+	held(func(bytes int) bool { return bytes > each-freeHeader && bytes < each+freeHeader })
+
+	var many []net.Conn
+	for range 2 * maxHeaders / (each - freeHeader) {
+		conn := dial()
+		defer conn.Close()
+		many = append(many, conn)
+		_, _ = io.WriteString(conn, begin+long)
+	}
+	held(func(bytes int) bool { return bytes > maxHeaders-each })
+	if n := testutil.ToFloat64(l.refused.WithLabelValues("headers")); n == 0 {
+		t.Error("nobody is refused")
+	}
+	// Who has a small header is served all the time.
+	small := dial()
+	defer small.Close()
+	_, _ = io.WriteString(small, begin+"X: "+strings.Repeat("x", freeHeader/2)+"\r\n\r\n")
+	if _, err := io.ReadFull(small, make([]byte, 12)); err != nil {
+		t.Error(err)
+	}
+	for _, conn := range append(many, conn) {
+		_ = conn.Close()
+	}
+	held(none)
+}
