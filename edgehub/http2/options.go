@@ -23,7 +23,7 @@ type Options struct {
 	// limit's name; nil tells nobody. It must not wait.
 	Refused func(limit string)
 	// AwaitAdmission says that each handler first decides whether it serves its
-	// request, without waiting for anybody, and calls Admitted of its
+	// request, without waiting for any peer, and calls Admitted of its
 	// http.ResponseWriter if so. Few may be deciding at once, or saying no, so
 	// that many requests to be refused cost little memory.
 	AwaitAdmission bool

@@ -41,8 +41,8 @@ type server struct {
 	// or, with Options.AwaitAdmission, that is not admitted and has not come to
 	// where it may wait for its client. When it is full the connections are not
 	// read: requests that come faster than they can be looked at wait in the
-	// kernel, and cost no goroutine each. Nothing else is waited for, so nobody
-	// can hold it full.
+	// kernel, and cost no goroutine each. No peer is waited for, so none can hold it
+	// full.
 	starting chan struct{}
 
 	mu      sync.Mutex

@@ -291,12 +291,13 @@ const maxAhead = 64
 // long as its client likes: it is kept for as long.
 const maxLongHeader = 16 << 10
 
-// HeaderSize is about how many bytes the header of a request takes.
+// HeaderSize is about how many bytes of memory the header of a request takes.
 func HeaderSize(r *http.Request) (size int) {
+	const field = 128 // beside its text
 	size = len(r.RequestURI)
 	for name, values := range r.Header {
 		for _, value := range values {
-			size += len(name) + len(value)
+			size += len(name) + len(value) + field
 		}
 	}
 	return size

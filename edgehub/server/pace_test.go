@@ -24,13 +24,41 @@ func TestAFloodWaitsForCollections(t *testing.T) {
 	if n := flood(); n > 2 {
 		t.Errorf("%d collections with memory enough", n)
 	}
-	p.collected(true)
+	p.collected(true, 0)
 	if n := flood(); n < 9 {
 		t.Errorf("%d collections with memory short", n)
 	}
-	p.collected(false)
+	p.collected(false, 0)
 	if n := flood(); n > 2 {
 		t.Errorf("%d collections with memory enough again", n)
+	}
+}
+
+// TestACollectionIsCountedOnce, though two tell of it: what has come since counts
+// for the next one.
+func TestACollectionIsCountedOnce(t *testing.T) {
+	var p pace
+	p.collected(true, 0)
+	first := make(chan struct{})
+	p.waiting, p.taken = first, 2*paceBytes
+	p.collected(true, 0)
+	select {
+	case <-first:
+	default:
+		t.Fatal("those that wait are not released")
+	}
+	second := make(chan struct{})
+	p.waiting, p.taken = second, paceBytes+1
+	p.mu.Lock()
+	p.release(first)
+	p.mu.Unlock()
+	select {
+	case <-second:
+		t.Error("those that wait for the next one are released, too")
+	default:
+	}
+	if p.taken != paceBytes+1 {
+		t.Errorf("%d bytes are taken", p.taken)
 	}
 }
 

@@ -16,7 +16,8 @@ const (
 	trimBusy   = 10 * time.Second
 	// trimQuiet is what the hub may take in a trimPeriod when nothing happens.
 	trimQuiet = 256 << 10
-	// trimGrowth is what is worth the processor time of a collection.
+	// trimGrowth is what is worth the processor time of a collection, if it is a
+	// quarter of what is held.
 	trimGrowth = 4 << 20
 )
 
@@ -38,7 +39,7 @@ func trim(ctx context.Context) {
 		holds, taking := resident()
 		quiet := taking-taken < trimQuiet
 		taken = taking
-		if !last.IsZero() && (holds < trimmed+trimGrowth || !quiet && time.Since(last) < trimBusy) {
+		if !last.IsZero() && (holds < trimmed+max(trimGrowth, trimmed/4) || !quiet && time.Since(last) < trimBusy) {
 			continue
 		}
 		debug.FreeOSMemory()

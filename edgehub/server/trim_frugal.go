@@ -34,15 +34,15 @@ func beFrugal(ctx context.Context, pace *pace) {
 	debug.SetMemoryLimit(limit)
 	afterCollections(func() bool {
 		used, goesOn := inUse(), ctx.Err() == nil
-		short := used > frugalAbove-2*frugalGarbage && goesOn
-		pace.collected(short)
+		short, next := used > frugalAbove-2*frugalGarbage && goesOn, frugalLimit(used)
+		pace.collected(short, int(next-used))
 		if short && time.Since(unmapped) > unmapPeriod {
 			_ = unmapProgram() // trim says why it can't
 			unmapped = time.Now()
 		}
 		// To set the limit stops the program for a moment.
-		if now := frugalLimit(used); now != limit {
-			limit = now
+		if next != limit {
+			limit = next
 			debug.SetMemoryLimit(limit)
 		}
 		return goesOn

@@ -18,9 +18,10 @@ const (
 	// wait at all while others are written.
 	logBatch  = 16 << 10
 	logBuffer = 64 << 10
-	// logPatience is how long whoever has a line may be held up, once, by a log
-	// that is not taken.
-	logPatience = 100 * time.Millisecond
+	// logPatience is how long whoever has a line may be held up by a log that is not
+	// taken, once until it has been, and lastPatience how long the program's end.
+	logPatience  = 100 * time.Millisecond
+	lastPatience = 3 * time.Second
 )
 
 // logLines writes lines of the log in batches. Where they go may take nothing for
@@ -78,7 +79,8 @@ func (l *logLines) begin() {
 		_, _ = l.w.Write(batch) // there is nowhere else to say that it failed
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.spare, l.writing, l.stuck = batch, nil, false
+		l.spare, l.writing = batch, nil
+		l.stuck = l.stuck && len(l.waiting) > logBatch // it is slow, and would hold others up again
 		close(done)
 		if l.lost > 0 {
 			l.add(fmt.Appendf(nil, "%d lines of the log are lost, for nobody took them\n", l.lost))
@@ -97,16 +99,23 @@ func (l *logLines) await() bool {
 	if done == nil || l.stuck {
 		return done == nil
 	}
+	l.stuck = !l.awaitFor(done, logPatience)
+	return !l.stuck
+}
+
+// awaitFor waits for a write, without mu, and reports whether it has ended. The caller
+// holds mu.
+func (l *logLines) awaitFor(done chan struct{}, patience time.Duration) bool {
 	l.mu.Unlock()
-	timer := time.NewTimer(logPatience)
+	defer l.mu.Lock()
+	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-done:
+		return true
 	case <-timer.C:
+		return false
 	}
-	l.mu.Lock()
-	l.stuck = l.writing == done
-	return !l.stuck
 }
 
 func (l *logLines) flushSoon() {
@@ -122,6 +131,18 @@ func (l *logLines) Flush() {
 	for range 2 { // what is being written, and what waits for that
 		l.begin()
 		if !l.await() {
+			return
+		}
+	}
+}
+
+// Close is Flush with more patience, for the program's end.
+func (l *logLines) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for end := time.Now().Add(lastPatience); ; {
+		l.begin()
+		if l.writing == nil || !l.awaitFor(l.writing, time.Until(end)) {
 			return
 		}
 	}

@@ -38,7 +38,7 @@ func main() {
 	err := command().ExecuteContext(ctx)
 	stop()
 	klog.Flush()
-	lines.Flush()
+	lines.Close()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "Error:", err)
 		os.Exit(1)
