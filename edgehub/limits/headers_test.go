@@ -3,10 +3,12 @@ package limits
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -70,16 +72,23 @@ func TestHeadersOnTheirWayAreBounded(t *testing.T) {
 	_, _ = io.WriteString(conn, begin+long)
 	held(func(bytes int) bool { return bytes > each-freeHeader && bytes < each+freeHeader })
 
-	var many []net.Conn
-	for range 2 * maxHeaders / (each - freeHeader) {
+	many := []net.Conn{conn}
+	refused := func() bool { return testutil.ToFloat64(l.refused.WithLabelValues("headers")) > 0 }
+	for !refused() && len(many) <= 2*maxHeaders/each {
+		before := int(l.headers.Load())
 		conn := dial()
 		defer conn.Close()
 		many = append(many, conn)
 		_, _ = io.WriteString(conn, begin+long)
+		held(func(bytes int) bool { return bytes > before+each-2*freeHeader || refused() })
 	}
-	held(func(bytes int) bool { return bytes > maxHeaders-each })
-	if n := testutil.ToFloat64(l.refused.WithLabelValues("headers")); n == 0 {
+	held(func(bytes int) bool { return bytes > maxHeaders-each && bytes <= maxHeaders })
+	if !refused() {
 		t.Error("nobody is refused")
+	}
+	last := many[len(many)-1]
+	if _, err := io.Copy(io.Discard, last); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("who is refused stays connected")
 	}
 	// Who has a small header is served all the time.
 	small := dial()
@@ -88,7 +97,7 @@ func TestHeadersOnTheirWayAreBounded(t *testing.T) {
 	if _, err := io.ReadFull(small, make([]byte, 12)); err != nil {
 		t.Error(err)
 	}
-	for _, conn := range append(many, conn) {
+	for _, conn := range many {
 		_ = conn.Close()
 	}
 	held(none)
