@@ -72,7 +72,13 @@ func TestTheHubLendsItsCredentialToNoOne(t *testing.T) {
 	w.Expect(j.ofCallers).To(BeNumerically(">", 300))
 	w.Expect(j.asNode).To(BeNumerically(">", 50))
 	w.Expect(j.own).To(BeNumerically(">", 2))
-	w.Expect(rec.Log()).To(BeEmpty(), "upstream could read all that the hub sent")
+	for line := range strings.Lines(rec.Log()) {
+		// A connection that nobody needs any more before it is made has brought
+		// nothing.
+		if !strings.Contains(line, "TLS handshake error") || !strings.Contains(line, "reset by peer") && !strings.Contains(line, "EOF") {
+			t.Errorf("upstream could not read all that the hub sent: %s", line)
+		}
+	}
 }
 
 func answerConfigMap(w http.ResponseWriter, _ *http.Request) {
