@@ -49,6 +49,7 @@ func (a *audit) granted(e *entry, now time.Time, grace time.Duration) {
 		}
 	}
 	a.told.Add(e.identity.Key, now)
-	klog.InfoS("Accepted an expired token, for the cloud is away", "user", e.identity.User, "namespace", e.bound.namespace, "pod", e.bound.podName,
-		"expired", stamp(e.times.expires), "until", stamp(time.Unix(e.times.expires, 0).Add(grace).Unix()))
+	// A warning has its room in the log, however many requests are logged.
+	klog.Warningf("Accepted an expired token, for the cloud is away: user=%q namespace=%q pod=%q expired=%q until=%q", e.identity.User, e.bound.namespace, e.bound.podName,
+		stamp(e.times.expires), stamp(time.Unix(e.times.expires, 0).Add(grace).Unix()))
 }

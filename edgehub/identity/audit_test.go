@@ -178,11 +178,10 @@ func captureLog(t *testing.T) *bytes.Buffer {
 	t.Cleanup(state.Restore)
 	flags := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(flags)
-	if err := flags.Set("logtostderr", "false"); err != nil {
-		t.Fatal(err)
-	}
-	if err := flags.Set("stderrthreshold", "FATAL"); err != nil {
-		t.Fatal(err)
+	for name, value := range map[string]string{"logtostderr": "false", "one_output": "true", "stderrthreshold": "FATAL"} { // as the hub does
+		if err := flags.Set(name, value); err != nil {
+			t.Fatal(err)
+		}
 	}
 	log := &bytes.Buffer{}
 	klog.SetOutput(log)

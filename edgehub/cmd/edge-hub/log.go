@@ -15,9 +15,11 @@ const (
 	// is a tenth of what a small request costs the hub.
 	logDelay = 100 * time.Millisecond
 	// logBatch is how many bytes wait for each other, and logBuffer how many may
-	// wait at all while others are written.
-	logBatch  = 16 << 10
-	logBuffer = 64 << 10
+	// wait at all while others are written, and logReserve how many more of
+	// warnings and errors: who floods the log with requests does not hide those.
+	logBatch   = 16 << 10
+	logBuffer  = 64 << 10
+	logReserve = 64 << 10
 	// logPatience is how long whoever has a line may be held up by a log that is not
 	// taken, once until it has been, and lastPatience how long the program's end.
 	logPatience  = 100 * time.Millisecond
@@ -41,17 +43,22 @@ type logLines struct {
 
 // Write implements io.Writer.
 func (l *logLines) Write(line []byte) (int, error) {
+	l.write(line, logBuffer)
+	return len(line), nil
+}
+
+// write has a line wait, if it is among the first bytes that may.
+func (l *logLines) write(line []byte, most int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.waiting)+len(line) > logBatch {
 		l.begin()
 	}
-	if len(l.waiting)+len(line) > logBuffer && !l.await() {
+	if len(l.waiting)+len(line) > most && !l.await() {
 		l.lost++
-		return len(line), nil
+		return
 	}
 	l.add(line)
-	return len(line), nil
 }
 
 // add has a line wait. The caller holds mu.
@@ -153,8 +160,9 @@ type urgentLines struct{ *logLines }
 
 // Write implements io.Writer.
 func (u urgentLines) Write(line []byte) (int, error) {
-	defer u.Flush()
-	return u.logLines.Write(line)
+	u.write(line, logBuffer+logReserve)
+	u.Flush()
+	return len(line), nil
 }
 
 // logTo has klog write lines of information to l, where they may wait, and

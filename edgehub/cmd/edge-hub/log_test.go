@@ -111,6 +111,27 @@ func TestALogThatNobodyTakesHoldsUpNobody(t *testing.T) {
 	})
 }
 
+// TestAFloodHidesNoWarning: there is room for warnings when there is none for others.
+func TestAFloodHidesNoWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out batches
+		taken := make(chan struct{})
+		l := &logLines{w: writerFunc(func(b []byte) (int, error) {
+			<-taken
+			return out.Write(b)
+		})}
+		for range 1000 {
+			_, _ = l.Write([]byte(strings.Repeat("x", 1023) + "\n"))
+		}
+		_, _ = urgentLines{l}.Write([]byte("warning\n"))
+		close(taken)
+		l.Close()
+		if all := strings.Join(out.take(), ""); !strings.Contains(all, "warning\n") {
+			t.Error("the warning is lost")
+		}
+	})
+}
+
 // TestASlowLogHoldsUpOnce whoever has lines, not with each batch.
 func TestASlowLogHoldsUpOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
