@@ -287,8 +287,8 @@ func (l *Limiter) Begin(w http.ResponseWriter, r *http.Request) (out http.Respon
 // come is in memory. Of the others it is little.
 const maxAhead = 64
 
-// maxLongHeader is how many bytes the header of a request may have that lasts as
-// long as its client likes: it is kept for as long.
+// maxLongHeader is how many bytes the header of a request may take that lasts as long
+// as its client likes, see [HeaderSize]: it is kept for as long.
 const maxLongHeader = 16 << 10
 
 // HeaderSize is about how many bytes of memory the header of a request takes.

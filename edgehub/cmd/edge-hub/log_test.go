@@ -79,12 +79,7 @@ func TestLinesAreBounded(t *testing.T) {
 // has is written when the log is taken again.
 func TestALogThatNobodyTakesHoldsUpNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out batches
-		taken := make(chan struct{})
-		l := &logLines{w: writerFunc(func(b []byte) (int, error) {
-			<-taken
-			return out.Write(b)
-		})}
+		l, out, taken := stalled()
 		line := []byte(strings.Repeat("x", 1023) + "\n")
 		const lines, fit = 1000, (logBatch + logBuffer) / 1024
 		start := time.Now()
@@ -114,12 +109,7 @@ func TestALogThatNobodyTakesHoldsUpNobody(t *testing.T) {
 // TestAFloodHidesNoWarning: there is room for warnings when there is none for others.
 func TestAFloodHidesNoWarning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out batches
-		taken := make(chan struct{})
-		l := &logLines{w: writerFunc(func(b []byte) (int, error) {
-			<-taken
-			return out.Write(b)
-		})}
+		l, out, taken := stalled()
 		for range 1000 {
 			_, _ = l.Write([]byte(strings.Repeat("x", 1023) + "\n"))
 		}
@@ -185,6 +175,15 @@ func TestTheLastLinesAreWritten(t *testing.T) {
 			t.Errorf("the end is held up for %v", d)
 		}
 	})
+}
+
+// stalled returns a log of which out takes nothing until taken is closed.
+func stalled() (l *logLines, out *batches, taken chan struct{}) {
+	out, taken = &batches{}, make(chan struct{})
+	return &logLines{w: writerFunc(func(b []byte) (int, error) {
+		<-taken
+		return out.Write(b)
+	})}, out, taken
 }
 
 type writerFunc func([]byte) (int, error)
