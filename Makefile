@@ -116,10 +116,13 @@ test: controlplane kwok cc ## Run the unit and integration tests, with the race 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (20s), about 12 minutes in all; FUZZTIME=5m to look deeper
 	@# To make an input small for a minute takes time from finding others.
+	@# Go before 1.27 may take the end of the time for a failure (go.dev/issue/75804). An
+	@# input that was found is kept in testdata, and fails the second run, too.
 	@grep -rl --include='*_test.go' '^func Fuzz' api controllers edgehub test | while read -r file; do \
 		grep -o '^func Fuzz[A-Za-z0-9]*' "$$file" | while read -r _ name; do \
 			echo "== $$name ($$(dirname "$$file"))"; \
-			go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "./$$(dirname "$$file")" </dev/null; \
+			run() { go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "./$$(dirname "$$file")" </dev/null; }; \
+			run || run; \
 		done; \
 	done
 
