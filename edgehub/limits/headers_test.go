@@ -23,7 +23,12 @@ func TestHeadersOnTheirWayAreBounded(t *testing.T) {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
 	s.Listener = l.Listener(s.Listener)
 	s.Config.ReadHeaderTimeout = time.Minute
-	s.Config.ConnState = ConnState
+	idle := make(chan struct{}, 10)
+	s.Config.ConnState = func(conn net.Conn, state http.ConnState) {
+		if ConnState(conn, state); state == http.StateIdle {
+			idle <- struct{}{}
+		}
+	}
 	s.TLS = &tls.Config{GetConfigForClient: Hello, NextProtos: []string{"h2", "http/1.1"}}
 	s.StartTLS()
 	defer s.Close()
@@ -58,16 +63,19 @@ func TestHeadersOnTheirWayAreBounded(t *testing.T) {
 		if _, err := io.ReadFull(conn, b); err != nil || string(b) != "HTTP/1.1 200" {
 			t.Fatalf("%q, %v", b, err)
 		}
+		<-idle
 		_ = conn.Close()
 		conn = dial()
 	}
 	defer conn.Close()
 
-	// One that keeps its connection begins anew.
+	// One that keeps its connection begins anew. What comes before its server is idle is
+	// in one read with what came before, and not counted.
 	_, _ = io.WriteString(conn, begin+long+"\r\n")
 	if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatal(err)
 	}
+	<-idle
 	held(none)
 	_, _ = io.WriteString(conn, begin+long)
 	held(func(bytes int) bool { return bytes > each-freeHeader && bytes < each+freeHeader })

@@ -69,7 +69,9 @@ func (w *world) follow(agent string) *follower {
 type stored struct {
 	agent    string
 	whole    bool           // of the namespace, without a selector
-	versions map[string]int // of each object
+	all      bool           // of all namespaces, without a selector
+	last     int            // the version it is as of
+	versions map[string]int // of each object in the namespace
 	events   int
 	torn     int64 // bytes behind the last good record
 }
@@ -98,7 +100,10 @@ func (w *world) readView(store *journal.Store, root *os.Root, name string) store
 	w.Helper()
 	info, err := root.Stat(name)
 	w.Expect(err).NotTo(HaveOccurred())
-	v := stored{agent: strings.Split(name, "/")[0], whole: filepath.Base(name) == namespace+".jsonl" && strings.Contains(name, "configmaps"), versions: map[string]int{}}
+	of := func(scope string) bool {
+		return filepath.Base(name) == scope+".jsonl" && strings.Contains(name, "configmaps")
+	}
+	v := stored{agent: strings.Split(name, "/")[0], whole: of(namespace), all: of("_all"), versions: map[string]int{}}
 	var types []string
 	last, end := 0, int64(0)
 	file, err := store.Open(name, func(pos journal.Position, body []byte) error {
@@ -113,6 +118,7 @@ func (w *world) readView(store *journal.Store, root *os.Root, name string) store
 		}
 		w.Expect(json.Unmarshal(append([]byte{'{'}, body...), &r)).To(Succeed(), "%s: %s", name, body)
 		version, _ := strconv.Atoi(r.Version)
+		v.last = max(v.last, version)
 		switch r.Type {
 		case "END":
 			w.Expect(r.Count).To(Equal(len(types)-1), name)
@@ -126,7 +132,10 @@ func (w *world) readView(store *journal.Store, root *os.Root, name string) store
 		case "OBJECT":
 			w.Expect(r.Object.Metadata.Namespace+"/"+r.Object.Metadata.Name).To(Equal(r.Key), name)
 			w.Expect(r.Object.Metadata.ResourceVersion).To(Equal(r.Version), name)
-			if v.versions[r.Object.Metadata.Name] = version; r.Type == "DELETED" {
+			if r.Object.Metadata.Namespace == namespace {
+				v.versions[r.Object.Metadata.Name] = version
+			}
+			if r.Type == "DELETED" {
 				delete(v.versions, r.Object.Metadata.Name)
 			}
 		}
@@ -201,17 +210,25 @@ func TestKill9ServesWhatWasDelivered(t *testing.T) {
 	w.Expect(events).To(BeNumerically(">", 20*rounds))
 }
 
-// expectAtLeast checks what an agent's file has, and that the hub serves it.
+// expectAtLeast checks what an agent's file has, and that the hub serves it, or what
+// the file of all namespaces has if that is newer.
 func (w *world) expectAtLeast(views []stored, agent string, newest map[string]int) {
 	w.Helper()
-	var inFile map[string]int
+	var own, all stored
 	for _, v := range views {
-		if v.agent == agent && v.whole {
-			inFile = v.versions
+		switch {
+		case v.agent == agent && v.whole:
+			own = v
+		case v.agent == agent && v.all:
+			all = v
 		}
 	}
 	for name, version := range newest {
-		w.Expect(inFile).To(HaveKeyWithValue(name, BeNumerically(">=", version)), agent)
+		w.Expect(own.versions).To(HaveKeyWithValue(name, BeNumerically(">=", version)), agent)
+	}
+	inFile := own.versions
+	if all.last > own.last {
+		inFile = all.versions
 	}
 	resp := w.viaHub(hub.Request{Path: configMaps, Token: w.token, UserAgent: agent + "/1"})
 	w.Expect(resp.Code).To(Equal(http.StatusOK), "%s", resp.Body)
