@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -40,6 +41,46 @@ func TestBookmarksOfAHeldWatch(t *testing.T) {
 			if n := strings.Count(body, `"type":"BOOKMARK"`); n != want {
 				t.Errorf("%s after %v: %d bookmarks, want %d: %s", options, time.Since(start), n, want, body)
 			}
+		}
+	})
+}
+
+// TestAWatchLastsAWhile in which nothing happens, whoever ends it but its client, so that
+// client-go goes on from where it was rather than to list again.
+func TestAWatchLastsAWhile(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	live := func(f *fixture, sent string) time.Duration {
+		start := time.Now()
+		resp := answerOf(http.StatusOK, strings.NewReader(sent))
+		resp.Request = resp.Request.WithContext(ctx)
+		body := f.Record(f.query(inA+follow+"10"), resp)
+		if got, err := io.ReadAll(body); err != nil || string(got) != sent {
+			t.Errorf("%q, %v", got, err)
+		}
+		body.Close()
+		return time.Since(start)
+	}
+	relisting(t, func(f *fixture, _ *bool) {
+		f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+		for range 20 { // of which some would end at once
+			start := time.Now()
+			if err := f.Answer(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil), f.query(inA+follow+"10"), reachable{}); err != nil {
+				t.Fatal(err)
+			}
+			if lasted := time.Since(start); lasted < time.Second || lasted > returnJitter+time.Second {
+				t.Errorf("a watch that is held lasts %v once the cloud is back", lasted)
+			}
+		}
+		if lasted := live(f, ""); lasted < time.Second {
+			t.Errorf("a watch of kube-apiserver's lasts %v", lasted)
+		}
+		if lasted := live(f, bookmarkOf(11, false)+"\n"); lasted > 0 {
+			t.Errorf("one in which something happened lasts %v", lasted)
+		}
+		cancel()
+		if lasted := live(f, ""); lasted > 0 {
+			t.Errorf("one whose client is gone lasts %v", lasted)
 		}
 	})
 }

@@ -249,6 +249,7 @@ func (h *heldWatch) left(before []byte, version uint64) error {
 
 // hold keeps the watch open.
 func (s *Store) hold(ctx context.Context, h *heldWatch, cloud Cloud) {
+	began := s.clock.Now()
 	up := make(chan struct{})
 	go func() {
 		defer close(up)
@@ -269,6 +270,7 @@ func (s *Store) hold(ctx context.Context, h *heldWatch, cloud Cloud) {
 		case <-up:
 			select {
 			case <-s.clock.After(jitter()):
+				lastAWhile(ctx, s.clock, began)
 			case <-ctx.Done():
 			}
 			return

@@ -46,7 +46,7 @@ func (s *Store) Record(q Query, resp *http.Response, asked Moment) io.ReadCloser
 	}
 	passed := resp.Body
 	body := s.record(q, resp, asked)
-	return s.follow(q, body, body != passed)
+	return s.follow(resp.Request.Context(), q, body, body != passed)
 }
 
 func (s *Store) record(q Query, resp *http.Response, asked Moment) io.ReadCloser {

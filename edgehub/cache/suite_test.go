@@ -109,9 +109,12 @@ func (f *fixture) queryAs(agent, identity, path, accept string) Query {
 	return q
 }
 
-// answerOf is a response of kube-apiserver.
+// answerOf is a response of kube-apiserver, to a client that does not stay.
 func answerOf(code int, body io.Reader) *http.Response {
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
 	return &http.Response{
+		Request:    httptest.NewRequestWithContext(gone, http.MethodGet, "/", nil),
 		StatusCode: code,
 		Header:     http.Header{"Content-Type": {"application/json"}},
 		Body:       io.NopCloser(body),

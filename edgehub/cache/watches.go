@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
 
 	"github.com/edgehub-io/edge-hub/edgehub/capture"
 )
@@ -40,6 +41,10 @@ const (
 	endPause = time.Minute
 	// watchesCheck is how often it is looked for what is due.
 	watchesCheck = time.Second
+	// shortestWatch is how long a watch lasts at least in which nothing happens, unless
+	// its client ends it. To client-go one of less than a second is an error, after
+	// which it lists again rather than to go on where it was.
+	shortestWatch = 1100 * time.Millisecond
 )
 
 // DefaultRelistSpread is Options.RelistSpread for a fleet of thousands: lists of as many
@@ -77,6 +82,10 @@ type liveWatch struct {
 	start    uint64
 	recorded bool
 	printed  bool // as a Table: nothing that is recorded
+	client   context.Context
+	clock    clock.Clock
+	began    time.Time
+	happened bool // something has come
 
 	ended  atomic.Bool
 	close  sync.Once
@@ -86,14 +95,33 @@ type liveWatch struct {
 
 // Read implements io.Reader. A watch that was ended ends as if by its timeout.
 func (l *liveWatch) Read(b []byte) (int, error) {
-	if l.ended.Load() {
-		return 0, io.EOF
+	n, err := 0, io.EOF
+	if !l.ended.Load() {
+		n, err = l.ReadCloser.Read(b)
 	}
-	n, err := l.ReadCloser.Read(b)
-	if err != nil && l.ended.Load() {
+	l.happened = l.happened || n > 0
+	if err == nil {
+		return n, nil
+	}
+	if !l.happened {
+		lastAWhile(l.client, l.clock, l.began)
+	}
+	if l.ended.Load() {
 		err = io.EOF
 	}
 	return n, err
+}
+
+// lastAWhile returns when a watch that began then may end, or when its client has ended it.
+func lastAWhile(client context.Context, clock clock.Clock, began time.Time) {
+	if left := shortestWatch - clock.Since(began); left > 0 {
+		timer := clock.NewTimer(left)
+		defer timer.Stop()
+		select {
+		case <-timer.C():
+		case <-client.Done():
+		}
+	}
 }
 
 // Close implements io.Closer.
@@ -111,8 +139,11 @@ func (l *liveWatch) end() {
 }
 
 // follow keeps account of a watch while it lasts.
-func (s *Store) follow(q Query, body io.ReadCloser, recorded bool) io.ReadCloser {
-	l := &liveWatch{ReadCloser: body, key: q.Key, file: q.Key.file(), start: q.startVersion(), recorded: recorded, printed: q.format.as == table}
+func (s *Store) follow(client context.Context, q Query, body io.ReadCloser, recorded bool) io.ReadCloser {
+	l := &liveWatch{
+		ReadCloser: body, key: q.Key, file: q.Key.file(), start: q.startVersion(), recorded: recorded, printed: q.format.as == table,
+		client: client, clock: s.clock, began: s.clock.Now(),
+	}
 	l.done = func() { s.watches.remove(l) }
 	s.watches.add(l)
 	if !recorded && s.view(q.Key) != nil {

@@ -61,7 +61,7 @@ func (e *endpoint) suspect() {
 func (e *endpoint) run(ctx context.Context, rt http.RoundTripper) {
 	ticker := e.upstream.clock.NewTicker(probePeriod)
 	defer ticker.Stop()
-	successes, late := 0, 0
+	successes, late, wasReady := 0, 0, false
 	for {
 		state, err := e.probe(ctx, rt)
 		if errors.Is(err, errSilent) && e.talks() && late < maxLate {
@@ -70,6 +70,7 @@ func (e *endpoint) run(ctx context.Context, rt http.RoundTripper) {
 		}
 		before := late
 		late = 0
+		wasReady = wasReady || err == nil && state == stateReady
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -79,7 +80,8 @@ func (e *endpoint) run(ctx context.Context, rt http.RoundTripper) {
 			successes = 0
 			e.fail(err)
 		case e.state.Load() == stateDown:
-			if successes++; successes >= returnProbes {
+			successes++
+			if successes >= startProbes || successes >= returnProbes && (state == stateReady || !wasReady) {
 				e.recover(state)
 			}
 		default:

@@ -33,6 +33,10 @@ const (
 	returnTimeout = 5 * time.Second
 	// returnProbes is how many probes in a row bring an endpoint back.
 	returnProbes = 2
+	// startProbes is how many do if it does not say any more whether it is ready. A
+	// kube-apiserver that starts refuses everybody at first, and says that it is not
+	// ready once it knows who may ask.
+	startProbes = 10
 )
 
 // Options say where kube-apiserver is.

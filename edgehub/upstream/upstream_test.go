@@ -228,6 +228,40 @@ func TestUnreadyServerIsDownAndRefusingOneIsUp(t *testing.T) {
 	}
 }
 
+// TestAStartingServerIsDownUntilItIsReady: it refuses everybody before it knows who may
+// ask what, and is not ready for some time after that. One that goes on to refuse is up.
+func TestAStartingServerIsDownUntilItIsReady(t *testing.T) {
+	s := newServer(t)
+	u, _ := newUpstream(t, s)
+	eventually(t, "ready", u.Ready)
+	probed := func(n int32) {
+		t.Helper()
+		for end := s.probes.Load() + n; s.probes.Load() < end; time.Sleep(time.Millisecond) {
+			if u.Up() {
+				t.Fatal("a server that is starting is up")
+			}
+			u.Suspect()
+		}
+	}
+	s.readyz.Store(http.StatusInternalServerError)
+	eventually(t, "down", func() bool { u.Suspect(); return !u.Up() })
+	probed(1)
+	s.readyz.Store(http.StatusForbidden)
+	probed(startProbes - 2)
+	s.readyz.Store(http.StatusInternalServerError)
+	probed(2)
+	s.readyz.Store(0)
+	eventually(t, "ready again", func() bool { u.Suspect(); return u.Ready() })
+
+	s.readyz.Store(http.StatusInternalServerError)
+	eventually(t, "down again", func() bool { u.Suspect(); return !u.Up() })
+	s.readyz.Store(http.StatusForbidden)
+	eventually(t, "up, though it no longer says whether it is ready", func() bool { u.Suspect(); return u.Up() })
+	if u.Ready() {
+		t.Error("one that refuses to tell is ready")
+	}
+}
+
 func TestAnotherEndpointTakesOver(t *testing.T) {
 	a, b := newServer(t), newServer(t)
 	u, rt := newUpstream(t, a, b)
