@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -169,6 +170,15 @@ var ownPaths = []string{
 	"/apis/edgehub.io/v1alpha1/edgehubnodes/" + hub.NodeName, "/apis/edgehub.io/v1alpha1/edgehubnodes/" + hub.NodeName + "/status",
 }
 
+// isOwnReport reports whether a request watches the hub's own report, as it does half a
+// minute after it has written it.
+func isOwnReport(r recorder.Request) bool {
+	path, query, _ := strings.Cut(r.URI, "?")
+	options, err := url.ParseQuery(query)
+	return err == nil && r.Method == http.MethodGet && path == "/apis/edgehub.io/v1alpha1/edgehubnodes" &&
+		options.Get("fieldSelector") == "metadata.name="+hub.NodeName && options.Get("watch") == "true"
+}
+
 func (j *judge) judge(s recorder.Request) error {
 	if s.Host != j.upstream {
 		return fmt.Errorf("it is meant for %q", s.Host)
@@ -187,7 +197,7 @@ func (j *judge) judge(s recorder.Request) error {
 	if s.Certificate == hub.User {
 		j.own++
 		path, _, _ := strings.Cut(s.URI, "?")
-		if mark != nil || !slices.Contains(ownPaths, path) {
+		if mark != nil || !slices.Contains(ownPaths, path) && !isOwnReport(s) {
 			return errors.New("it has the hub's certificate")
 		}
 		return nil
