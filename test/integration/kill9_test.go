@@ -132,11 +132,12 @@ func (w *world) readView(store *journal.Store, root *os.Root, name string) store
 		case "OBJECT":
 			w.Expect(r.Object.Metadata.Namespace+"/"+r.Object.Metadata.Name).To(Equal(r.Key), name)
 			w.Expect(r.Object.Metadata.ResourceVersion).To(Equal(r.Version), name)
-			if r.Object.Metadata.Namespace == namespace {
-				v.versions[r.Object.Metadata.Name] = version
-			}
-			if r.Type == "DELETED" {
-				delete(v.versions, r.Object.Metadata.Name)
+			switch name := r.Object.Metadata.Name; {
+			case r.Object.Metadata.Namespace != namespace:
+			case r.Type == "DELETED":
+				delete(v.versions, name)
+			default:
+				v.versions[name] = version
 			}
 		}
 		types = append(types, r.Type)
