@@ -3,6 +3,7 @@ package cache
 import (
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -184,10 +185,10 @@ func TestPagesOfATableLeaveWithTheirFirst(t *testing.T) {
 // TestNobodyWaitsForPagesToLeaveTheDisk.
 func TestNobodyWaitsForPagesToLeaveTheDisk(t *testing.T) {
 	withQuota(t, Quota{}, func(f *quotaFixture) {
-		removed := 0
+		var removed atomic.Int32
 		f.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
 			if op.Kind == journaltest.Remove {
-				if removed++; !f.pages.mu.TryLock() {
+				if removed.Add(1); !f.pages.mu.TryLock() {
 					t.Error("others wait")
 				} else {
 					f.pages.mu.Unlock()
@@ -201,8 +202,8 @@ func TestNobodyWaitsForPagesToLeaveTheDisk(t *testing.T) {
 		f.record(f.query(inA+"?limit=1"), pageOf(10, "t9", object("a", "x", 3)))
 		f.pages.dropOf(holderOfFile(f.query(inA).Key.file()))
 		f.pages.expire(true)
-		if removed != maxPages+2 {
-			t.Errorf("%d are removed", removed)
+		if n := removed.Load(); n != maxPages+2 {
+			t.Errorf("%d are removed", n)
 		}
 	})
 }

@@ -377,17 +377,17 @@ func TestAFileThatCouldNotBeRemovedIsRemovedByTheNextTry(t *testing.T) {
 		h.record(h.query(inA), listOf(10, object("a", "x", 3)))
 		time.Sleep(syncInterval)
 		synctest.Wait()
-		fails := 1
+		var fails atomic.Bool
+		fails.Store(true)
 		h.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
-			if op.Kind == journaltest.Remove && fails > 0 {
-				fails--
+			if op.Kind == journaltest.Remove && fails.CompareAndSwap(true, false) {
 				return &journaltest.Fault{Err: syscall.EIO}
 			}
 			return nil
 		})
 		h.refuse(h.query(inA), http.StatusForbidden)
 		expect("503")
-		if _, err := h.disk.Get(h.query(inA).Key.file()); err != nil || fails != 0 {
+		if _, err := h.disk.Get(h.query(inA).Key.file()); err != nil || fails.Load() {
 			t.Fatalf("it was removed: %v", err)
 		}
 		h.refuse(h.query(inA), http.StatusForbidden)
@@ -408,9 +408,10 @@ func TestAFileWhoseRemovalWasNotSyncedDoesNotComeBack(t *testing.T) {
 		h.record(h.query(inA), listOf(10, object("a", "x", 3)))
 		time.Sleep(syncInterval)
 		synctest.Wait()
-		fails := true
+		var fails atomic.Bool
+		fails.Store(true)
 		h.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
-			if op.Kind == journaltest.SyncDir && fails {
+			if op.Kind == journaltest.SyncDir && fails.Load() {
 				return &journaltest.Fault{Err: syscall.EIO}
 			}
 			return nil
@@ -419,7 +420,7 @@ func TestAFileWhoseRemovalWasNotSyncedDoesNotComeBack(t *testing.T) {
 		if err := h.Close(); err != nil {
 			t.Log(err)
 		}
-		fails = false
+		fails.Store(false)
 		h.Store = h.start(h.disk)
 		h.refuse(h.query(inA), http.StatusForbidden)
 		disk := h.disk

@@ -114,17 +114,17 @@ func TestABlockedFsyncBlocksNeitherAppendNorFlush(t *testing.T) {
 		a, b := f.publish("d/a", "1"), f.publish("d/b", "1")
 		f.settle()
 		release := make(chan struct{})
-		blocked := false
+		var blocked atomic.Bool
 		f.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
 			if op.Kind == journaltest.Sync {
-				blocked = true
+				blocked.Store(true)
 				<-release
 			}
 			return nil
 		})
 		f.append(a, "2")
 		synctest.Wait()
-		if !blocked {
+		if !blocked.Load() {
 			t.Fatal("nothing is being synced")
 		}
 		start := time.Now()

@@ -238,10 +238,9 @@ func TestGracefulCloseLosesNothing(t *testing.T) {
 		f.append(b, "1")
 		f.must(b.Publish())
 		f.append(b, "2")
-		late := false
+		var late atomic.Bool // files are synced side by side
 		f.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
-			if op.Kind == journaltest.Sync && !late {
-				late = true
+			if op.Kind == journaltest.Sync && late.CompareAndSwap(false, true) {
 				f.append(a, "3") // the store is closing already
 				f.append(b, "3")
 			}
@@ -266,10 +265,9 @@ func TestRecordsThatComeBetweenSyncAndRenameAreDurable(t *testing.T) {
 					file, err := f.store.Stage("a/x")
 					f.must(err)
 					f.append(file, "1")
-					once := false
+					var once atomic.Bool
 					f.disk.Inject(func(op journaltest.Op) *journaltest.Fault {
-						if op.Kind == when && !once {
-							once = true
+						if op.Kind == when && once.CompareAndSwap(false, true) {
 							f.append(file, "2")
 						}
 						return nil
