@@ -165,7 +165,7 @@ func TestUnreadReplies(t *testing.T) {
 // with the handlers that write to it, while others are served.
 func TestPeerDoesNotRead(t *testing.T) {
 	failed := make(chan error)
-	s := newServer(t, Options{WriteTimeout: 50 * time.Millisecond}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := newServer(t, Options{WriteTimeout: time.Second}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for r.URL.Path == "/endless" {
 			if _, err := w.Write(make([]byte, 1<<20)); err != nil {
 				failed <- err
@@ -185,7 +185,7 @@ func TestPeerDoesNotRead(t *testing.T) {
 // nothing else.
 func TestStall(t *testing.T) {
 	failed := make(chan error)
-	s := newServer(t, Options{StallTimeout: 50 * time.Millisecond}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := newServer(t, Options{StallTimeout: time.Second}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/large" {
 			_, err := w.Write(make([]byte, 1<<20))
 			failed <- err
@@ -307,7 +307,7 @@ func TestEndedBeforeItStarts(t *testing.T) {
 }
 
 func TestTimeouts(t *testing.T) {
-	const soon = 50 * time.Millisecond
+	const soon = time.Second // but for who is kept waiting on a busy machine
 	h := http.HandlerFunc(answer)
 	t.Run("preface", func(t *testing.T) {
 		p := dial(t, newServer(t, Options{SettingsTimeout: soon}, h))

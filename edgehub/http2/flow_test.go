@@ -405,7 +405,8 @@ func TestServerTimeouts(t *testing.T) {
 		_, err = w.Write(make([]byte, 100<<10))
 		errs <- err
 	}), func(s *http.Server) {
-		s.ReadTimeout, s.WriteTimeout, s.IdleTimeout = 20*time.Millisecond, 40*time.Millisecond, time.Hour
+		// http.Server's are those of the TLS handshake as well, which has to come to its end.
+		s.ReadTimeout, s.WriteTimeout, s.IdleTimeout = time.Second, 3*time.Second/2, time.Hour
 	})
 	newPeer(t, s).request(1, false)
 	for range 2 {

@@ -112,7 +112,7 @@ func TestWhatIsNotTakenIsBounded(t *testing.T) {
 // TestWhatIsNotTakenIsGivenUp after a while, and what is still to come of its
 // request is dropped meanwhile.
 func TestWhatIsNotTakenIsGivenUp(t *testing.T) {
-	s := newServer(t, Options{StallTimeout: 200 * time.Millisecond, ConnectionWindow: initialWindow}, http.HandlerFunc(say))
+	s := newServer(t, Options{StallTimeout: time.Second, ConnectionWindow: initialWindow}, http.HandlerFunc(say))
 	p := newPeer(t, s, window(0))
 	p.request(1, false)
 	p.awaitKind(http2.FrameHeaders)

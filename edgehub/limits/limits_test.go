@@ -257,7 +257,7 @@ func serve(t *testing.T, l *Limiter, http2 bool, h http.HandlerFunc) *httptest.S
 func TestAClientThatTakesNothingIsCutOff(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("http2=%v", http2), func(t *testing.T) {
-			l, _ := newLimiter(Options{ClientTimeout: 200 * time.Millisecond})
+			l, _ := newLimiter(Options{ClientTimeout: time.Second})
 			failed := make(chan error, 1)
 			s := serve(t, l, http2, func(w http.ResponseWriter, _ *http.Request) {
 				for {
@@ -289,10 +289,11 @@ func TestAClientThatTakesNothingIsCutOff(t *testing.T) {
 // TestAWatchThatIsIdleIsNotCutOff: waiting for kube-apiserver is not waiting for
 // the client.
 func TestAWatchThatIsIdleIsNotCutOff(t *testing.T) {
-	l, _ := newLimiter(Options{ClientTimeout: 20 * time.Millisecond})
+	const timeout = time.Second
+	l, _ := newLimiter(Options{ClientTimeout: timeout})
 	s := serve(t, l, true, func(w http.ResponseWriter, _ *http.Request) {
 		_ = http.NewResponseController(w).Flush()
-		time.Sleep(20 * 20 * time.Millisecond)
+		time.Sleep(3 * timeout)
 		_, _ = io.WriteString(w, "event")
 	})
 	resp, err := s.Client().Get(s.URL)
@@ -351,7 +352,7 @@ func TestABodyMustComeInTimeAndNotBeTooLarge(t *testing.T) {
 // TestARequestEndsWithABodyThatNobodyWaitsFor: upstream may answer before it has
 // the body, and keep its answer open.
 func TestARequestEndsWithABodyThatNobodyWaitsFor(t *testing.T) {
-	l, _ := newLimiter(Options{ClientTimeout: 50 * time.Millisecond})
+	l, _ := newLimiter(Options{ClientTimeout: time.Second})
 	ended := make(chan error, 1)
 	s := serve(t, l, true, func(_ http.ResponseWriter, r *http.Request) {
 		<-r.Context().Done()
@@ -489,7 +490,8 @@ func TestALongRequestHasASmallHeader(t *testing.T) {
 // TestAnUpgradeDoesNotExcuseABody: it is held to all limits until the connection is
 // another protocol's, and to none then.
 func TestAnUpgradeDoesNotExcuseABody(t *testing.T) {
-	l, _ := newLimiter(Options{ClientTimeout: 100 * time.Millisecond, Body: 10})
+	const timeout = time.Second
+	l, _ := newLimiter(Options{ClientTimeout: timeout, Body: 10})
 	upgraded := make(chan error, 1)
 	read := make(chan error, 1)
 	s := serve(t, l, false, func(w http.ResponseWriter, r *http.Request) {
@@ -502,7 +504,7 @@ func TestAnUpgradeDoesNotExcuseABody(t *testing.T) {
 			defer conn.Close()
 			select {
 			case <-r.Context().Done():
-			case <-time.After(100*time.Millisecond + lateGrace + 500*time.Millisecond):
+			case <-time.After(timeout + lateGrace + timeout/2):
 			}
 			upgraded <- r.Context().Err()
 			return

@@ -126,8 +126,12 @@ func TestTheSameRequestGetsTheSameBytes(t *testing.T) {
 		}
 		for _, name := range disk.Files() {
 			content, _ := disk.Get(name)
-			if strings.Contains(string(content), "app") || strings.Contains(string(content), "uid-a") {
-				t.Errorf("%s can be read: %s", name, content)
+			// What is shorter may be in a sealed record by chance.
+			token := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"RS256"}`))
+			for _, plain := range []string{"serviceaccount", "uid-a", token} {
+				if strings.Contains(string(content), plain) {
+					t.Errorf("%s can be read: %s", name, content)
+				}
 			}
 		}
 		time.Sleep(2 * time.Hour)
