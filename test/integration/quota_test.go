@@ -58,7 +58,7 @@ func TestAnAgentStaysWithinItsQuota(t *testing.T) {
 		time.Sleep(10 * time.Millisecond) // one after the other, for the order of use
 	}
 	w.Eventually(func() float64 { return w.metric(`edgehub_cache_evictions_total{reason="agent_quota"}`) }).
-		WithTimeout(10 * time.Second).Should(BeNumerically(">=", 6))
+		WithTimeout(time.Minute).Should(BeNumerically(">=", 6))
 	w.Eventually(func() int64 { return w.sizeOfCache(app) }).WithTimeout(time.Minute).Should(And(BeNumerically("<=", quota), BeNumerically(">", quota/2)))
 	w.Expect(w.metric(`edgehub_cache_bytes{agent="` + second + `"}`)).To(BeNumerically(">", 40<<10))
 
