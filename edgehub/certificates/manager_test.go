@@ -315,7 +315,7 @@ func TestAnExpiredOrUnknownClientCertificateIsReplacedByBootstrap(t *testing.T) 
 		g.Expect(m.client.valid(time.Now())).To(BeFalse())
 		g.Expect(m.GetCertificate(nil)).NotTo(BeNil(), "nothing better is there")
 		c.set(func() { c.err = nil })
-		time.Sleep(time.Minute)
+		time.Sleep(2 * time.Minute) // one asks up to 36 seconds after the other
 		g.Expect(c.asked()[2:]).To(Equal([]string{"bootstrap kubernetes.io/kube-apiserver-client", "own kubernetes.io/kubelet-serving"}))
 
 		// kube-apiserver verifies by another authority now.
