@@ -38,13 +38,14 @@ func (e *env) podOn(app, node string) corev1.Pod {
 	return corev1.Pod{}
 }
 
-// using reports that agent is in use on node since a time, by Pods.
+// using reports that agent is in use on node since a time, by Pods. What hubs report has
+// whole seconds.
 func (e *env) using(node, agent string, since time.Time, pods ...corev1.Pod) func(string, *v1alpha1.EdgeHubNodeStatus) {
 	return func(name string, status *v1alpha1.EdgeHubNodeStatus) {
 		if name != node {
 			return
 		}
-		row := v1alpha1.NodeAgent{Name: agent, Namespace: e.namespace, Since: metav1.NewTime(since)}
+		row := v1alpha1.NodeAgent{Name: agent, Namespace: e.namespace, Since: metav1.NewTime(since.Truncate(time.Second))}
 		for _, pod := range pods {
 			row.Pods = append(row.Pods, v1alpha1.NodePod{Name: pod.Name, UID: pod.UID})
 		}
