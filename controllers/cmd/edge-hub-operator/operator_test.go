@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/go-logr/logr"
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -184,7 +186,7 @@ spec:
 // than config/rbac allows.
 func TestOperator(t *testing.T) {
 	s := newSystem(t)
-	nodetest.Start(t, s.cluster.RESTConfig(), "edge-1", "edge-2")
+	nodes := nodetest.Start(t, s.cluster.RESTConfig(), "edge-1", "edge-2")
 	nodetest.RunHubs(t, s.cluster.RESTConfig(), "edge-1", "edge-2")
 	s.apply(deployment)
 	s.kubectl("rollout", "status", "deployment/edge-app", "--timeout=60s")
@@ -195,16 +197,27 @@ func TestOperator(t *testing.T) {
 	first := s.start()
 	s.Eventually(func() int { return first.get("/readyz") }).Should(Equal(http.StatusOK))
 	s.Expect(first.get("/healthz")).To(Equal(http.StatusOK))
+	replaced := "" // the Pod that is
+	nodes.Hold(func(pod *corev1.Pod) bool {
+		if slices.Contains(old, "pod/"+pod.Name) {
+			return false
+		}
+		if replaced == "" {
+			replaced = pod.Name
+		}
+		return pod.Name != replaced
+	})
 	s.kubectl("apply", "-f", "../../../config/samples/edgehubpolicy.yaml")
 	s.Eventually(s.agents).Should(Equal("edge-app"))
 
 	// Killed in the middle of the rollout; the next one goes on.
 	s.Eventually(func() string { return s.kubectl("get", "ehp", "edge-app", "-o", "jsonpath={.status.restarted}") }).
-		Should(MatchRegexp("^[1-3]/"))
+		Should(Equal("2/3"), "the second of them is not available")
 	first.kill()
 	// The Lease of the killed one would be waited for.
 	s.kubectl("delete", "lease", "-n", "edge-hub-system", leaseName)
 	second := s.start()
+	nodes.Hold(nil)
 	s.kubectl("wait", "--for=condition=Ready", "ehp/edge-app", "--timeout=60s")
 	s.Expect(s.kubectl("get", "ehp")).To(And(ContainSubstring("3/3"), ContainSubstring("True"),
 		ContainSubstring("1 agent in kube-system/edge-hub-cfg; 3 of 3 Pods restarted")))
