@@ -197,15 +197,16 @@ func TestOperator(t *testing.T) {
 	first := s.start()
 	s.Eventually(func() int { return first.get("/readyz") }).Should(Equal(http.StatusOK))
 	s.Expect(first.get("/healthz")).To(Equal(http.StatusOK))
-	replaced := "" // the Pod that is
+	// The first Pod that takes another's place gets ready, and the next does not.
+	replacement := ""
 	nodes.Hold(func(pod *corev1.Pod) bool {
-		if slices.Contains(old, "pod/"+pod.Name) {
+		if pod.Labels["app"] != "edge-app" || slices.Contains(old, "pod/"+pod.Name) {
 			return false
 		}
-		if replaced == "" {
-			replaced = pod.Name
+		if replacement == "" {
+			replacement = pod.Name
 		}
-		return pod.Name != replaced
+		return pod.Name != replacement
 	})
 	s.kubectl("apply", "-f", "../../../config/samples/edgehubpolicy.yaml")
 	s.Eventually(s.agents).Should(Equal("edge-app"))
