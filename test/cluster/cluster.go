@@ -52,6 +52,9 @@ type Options struct {
 	// certificate is valid for, besides those on loopback and of its Service.
 	ServingNames []string
 
+	// DisablePriorityAndFairness lets kube-apiserver refuse none of many requests.
+	DisablePriorityAndFairness bool
+
 	// ExtraAPIServerArgs are appended to kube-apiserver's and win over them.
 	ExtraAPIServerArgs []string
 
@@ -70,6 +73,7 @@ type Cluster struct {
 	restConfig *rest.Config
 	clientset  kubernetes.Interface
 	readyHTTP  *http.Client
+	fairness   bool
 
 	mu         sync.Mutex
 	components []*component // in the order they start
@@ -77,8 +81,8 @@ type Cluster struct {
 
 // Start starts a control plane and returns when it serves: /readyz is 200, the
 // namespaces default and kube-system and the Service default/kubernetes exist,
-// and with ControllerManager so does the ServiceAccount default/default. ctx
-// bounds the start only.
+// and with ControllerManager so does the ServiceAccount default/default. From then
+// on kube-apiserver writes only what it is asked to. ctx bounds the start only.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	c, err := prepare(o)
 	if err != nil {
@@ -92,7 +96,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 
 // prepare does everything but starting processes.
 func prepare(o Options) (*Cluster, error) {
-	c := &Cluster{dir: o.Dir}
+	c := &Cluster{dir: o.Dir, fairness: !o.DisablePriorityAndFairness}
 	if c.dir == "" {
 		dir, err := os.MkdirTemp("", "edge-hub-cluster-")
 		if err != nil {
@@ -154,6 +158,12 @@ func (c *Cluster) describe(o Options, etcdPort, etcdPeerPort, port int) error {
 			// kube-apiserver refuses to publish a loopback address as an
 			// endpoint of the kubernetes Service.
 			"--endpoint-reconciler-type=none",
+			// Left alone it writes by itself: leases every ten seconds, marks of
+			// compaction every five minutes. Each write moves the resourceVersion of
+			// all lists, which tests compare byte for byte.
+			"--feature-gates=APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false",
+			"--etcd-compaction-interval=0",
+			fmt.Sprintf("--enable-priority-and-fairness=%t", c.fairness),
 			"--service-cluster-ip-range=10.96.0.0/16",
 			"--tls-cert-file=" + c.pki("apiserver.crt"),
 			"--tls-private-key-file=" + c.pki("apiserver.key"),

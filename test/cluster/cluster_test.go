@@ -132,6 +132,25 @@ func TestLifeOfACluster(t *testing.T) {
 	})
 }
 
+// TestAnIdleControlPlaneWritesNothing: what tests read twice has the same
+// resourceVersion twice.
+func TestAnIdleControlPlaneWritesNothing(t *testing.T) {
+	c := cluster.StartT(t, cluster.Options{})
+	client := kubernetes.NewForConfigOrDie(c.RESTConfig())
+	version := func() string {
+		list, err := client.CoreV1().ConfigMaps("default").List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list.ResourceVersion
+	}
+	before := version()
+	time.Sleep(12 * time.Second) // leases are written every ten
+	if after := version(); after != before {
+		t.Errorf("resourceVersion %s became %s", before, after)
+	}
+}
+
 func TestControllersRun(t *testing.T) {
 	c := cluster.StartT(t, cluster.Options{ControllerManager: true, Scheduler: true})
 	client := kubernetes.NewForConfigOrDie(c.RESTConfig())

@@ -37,8 +37,9 @@ func (c *Cluster) await(ctx context.Context, components []*component, ready func
 	}
 }
 
-// ready reports what is still missing. /readyz alone is not enough: the
-// namespaces and the kubernetes Service are made in the background.
+// ready reports what is still missing. /readyz alone is not enough: kube-apiserver
+// goes on writing in the background, and would move the resourceVersion of what tests
+// compare.
 func (c *Cluster) ready(ctx context.Context) error {
 	if err := c.readyz(ctx); err != nil {
 		return err
@@ -53,6 +54,21 @@ func (c *Cluster) ready(ctx context.Context) error {
 	}
 	if _, err := core.Services(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{}); err != nil {
 		return err
+	}
+	const tokenTracking = "kube-apiserver-legacy-service-account-token-tracking"
+	if _, err := core.ConfigMaps(metav1.NamespaceSystem).Get(ctx, tokenTracking, metav1.GetOptions{}); err != nil {
+		return err
+	}
+	if c.fairness {
+		schemas, err := c.clientset.FlowcontrolV1().FlowSchemas().List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for _, s := range schemas.Items {
+			if len(s.Status.Conditions) == 0 {
+				return fmt.Errorf("FlowSchema %s has no status yet", s.Name)
+			}
+		}
 	}
 	for _, p := range c.components {
 		if p.name == controllerManager {

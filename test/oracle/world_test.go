@@ -27,14 +27,6 @@ import (
 // account is the ServiceAccount that every program runs as.
 const account = "oracle"
 
-// quiet keeps kube-apiserver from writing by itself, so that "now" is one
-// resourceVersion for as long as nobody changes anything.
-var quiet = []string{
-	"--feature-gates=APIServerIdentity=false,UnknownVersionInteroperabilityProxy=false,CBORServingAndStorage=true",
-	"--etcd-compaction-interval=0",
-	"--enable-priority-and-fairness=false",
-}
-
 // unlimited lets all that is asked for be asked for at once.
 var unlimited = []string{
 	"--max-requests=0", "--max-requests-per-caller=0", "--max-watches=0", "--max-watches-per-caller=0",
@@ -56,7 +48,10 @@ type world struct {
 func newWorld(t *testing.T, agents []string) *world {
 	t.Helper()
 	w := &world{T: t, WithT: NewWithT(t)}
-	w.cluster = cluster.StartT(t, cluster.Options{ExtraAPIServerArgs: quiet})
+	w.cluster = cluster.StartT(t, cluster.Options{
+		DisablePriorityAndFairness: true,
+		ExtraAPIServerArgs:         []string{"--feature-gates=CBORServingAndStorage=true"},
+	})
 	config := w.cluster.RESTConfig()
 	config.WarningHandler = rest.NoWarnings{} // of Secrets that hold no certificate
 	w.client = kubernetes.NewForConfigOrDie(config)
