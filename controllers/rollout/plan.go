@@ -227,7 +227,8 @@ func availability(pod Pod, minReady time.Duration, now time.Time) (bool, time.Du
 	if pod.ReadySince.IsZero() || pod.Scheduled && !pod.NodeReady {
 		return false, 0
 	}
-	wait := minReady - now.Sub(pod.ReadySince)
+	// The node's clock says since when, and it may be ahead.
+	wait := min(minReady-now.Sub(pod.ReadySince), minReady)
 	return wait <= 0, max(wait, 0)
 }
 

@@ -315,3 +315,23 @@ func TestMakePlan(t *testing.T) {
 		})
 	}
 }
+
+// TestAReadyPodIsAvailableWhateverItsNodesClockSays: a node's clock that is ahead holds
+// up nobody.
+func TestAReadyPodIsAvailableWhateverItsNodesClockSays(t *testing.T) {
+	restarted := pod("a", func(p *Pod) {
+		p.Created, p.Affected = now.Add(-5*time.Minute), false
+		p.ReadySince = now.Add(time.Hour)
+	})
+	pods := []Pod{restarted, pod("b"), pod("c")}
+	rules := Rules{Cutoff: cutoff, MaxUnavailable: intstr.FromInt32(1)}
+	plan := MakePlan(pods, map[types.UID]int{"w": 3}, rules, now)
+	if plan.Counts.Unavailable != 0 || len(plan.Restart) != 1 {
+		t.Errorf("%d Pods count as unavailable, %d are restarted; all three are ready", plan.Counts.Unavailable, len(plan.Restart))
+	}
+	rules.MinReady = time.Minute // which it may not have been
+	plan = MakePlan(pods, map[types.UID]int{"w": 3}, rules, now)
+	if len(plan.Restart) != 0 || plan.NextCheck != time.Minute {
+		t.Errorf("%d Pods are restarted, next check in %v", len(plan.Restart), plan.NextCheck)
+	}
+}
