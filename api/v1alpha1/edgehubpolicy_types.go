@@ -163,7 +163,7 @@ type RestartSpec struct {
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:XIntOrString
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) > 0 : string(self).matches('^([1-9][0-9]?|100)%$')",message="must be a number above 0, or a percentage from '1%' to '100%': write for example 1 or '10%'"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) > 0 && int(self) <= 2147483647 : string(self).matches('^([1-9][0-9]?|100)%$')",message="must be a number from 1 to 2147483647, or a percentage from '1%' to '100%': write for example 1 or '10%'"
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 
 	// minReadySeconds is how long, in seconds, a Pod must have been ready before
