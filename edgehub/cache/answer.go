@@ -248,15 +248,7 @@ func (s *Store) mayHold(want Key) (views []*view) {
 
 // chunk reads a piece of a document. Both buffers are used and returned.
 func (s *snapshot) chunk(pos journal.Position, buf, decoded []byte) ([]byte, []byte, error) {
-	buf, err := grow(buf, int(pos.Length))
-	if err != nil {
-		return buf, decoded, err
-	}
-	body, err := s.journal.Read(pos, buf)
-	if err != nil {
-		return buf, decoded, err
-	}
-	rec, err := parseRecord(body)
+	rec, buf, err := s.record(pos, buf)
 	if err != nil {
 		return buf, decoded, err
 	}

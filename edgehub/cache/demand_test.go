@@ -462,3 +462,30 @@ func TestAListIsNotEndedByItsRelist(t *testing.T) {
 		f.expect(inShop, "a@3 rv=20")
 	})
 }
+
+// TestAWatchThatIsLostInTheMiddleOfAnEventLosesNothing: the link breaks anywhere. What
+// the client is shown of the event is not whole either, and it goes on from the one before.
+func TestAWatchThatIsLostInTheMiddleOfAnEventLosesNothing(t *testing.T) {
+	relisting(t, func(f *fixture, relists *bool) {
+		*relists = true
+		f.record(f.query(inShop), listOf(10, object("shop", "a", 3)))
+		watch, up := f.openWatch(f.query(inShop + "?watch=true&resourceVersion=10"))
+		_, _ = io.WriteString(up, eventOf("MODIFIED", object("shop", "a", 11))+"\n"+eventOf("MODIFIED", object("shop", "a", 12))[:40])
+		f.pass(time.Second)
+		up.Close()
+		<-watch
+		f.pass(time.Second)
+		if missing := f.demand.reasons(); len(missing) > 0 {
+			t.Errorf("missing while the cloud is away: %v", missing)
+		}
+		f.expect(inShop, "a@11 rv=11")
+		watch, up = f.openWatch(f.query(inShop + "?watch=true&resourceVersion=11"))
+		defer up.Close()
+		_, _ = io.WriteString(up, eventOf("MODIFIED", object("shop", "a", 12))+"\n")
+		f.pass(3 * time.Minute)
+		f.expect(inShop, "a@12 rv=12")
+		if len(watch) > 0 {
+			t.Errorf("the watch was ended: %s", <-watch)
+		}
+	})
+}

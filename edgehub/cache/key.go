@@ -6,6 +6,10 @@ import (
 	"net/url"
 	"path"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/api/validate/content"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 )
 
 // Key names a view: what one program, acting as one identity, reads of one
@@ -45,6 +49,24 @@ const (
 
 // directory is where the views of one resource of one agent and identity lie.
 type directory struct{ agent, identity, resource string }
+
+// oneName is the name of the only object that a view can hold, "" if it can hold others.
+// It is the name that authorizers go by: that of a GET, and of a list or a watch the one
+// that its field selector asks for, as kube-apiserver's RequestInfo has it.
+func (k Key) oneName() string {
+	if k.Name != "" || k.FieldSelector == "" {
+		return k.Name
+	}
+	selector, err := fields.ParseSelector(k.FieldSelector)
+	if err != nil {
+		return ""
+	}
+	name, _ := selector.RequiresExactMatch(metav1.ObjectNameField)
+	if len(content.IsPathSegmentName(name)) > 0 {
+		return ""
+	}
+	return name
+}
 
 func (k Key) directory() directory {
 	d := directory{agent: k.Agent, identity: k.Identity, resource: "discovery"}

@@ -38,42 +38,56 @@ const (
 // refused remembers when what is in a directory was last refused, for views that are
 // made after that: an answer that was granted before may still be on its way.
 type refused struct {
-	scopes map[string]Moment // by namespace, "" for a list of all, or NAMESPACE/NAME
-	rest   Moment            // of everything
+	scopes map[scope]Moment
+	rest   Moment // of everything
 }
 
-// note says that lists of a namespace, or an object, were refused at a moment, and all
-// that every namespace is concerned.
-func (r *refused) note(scope string, at Moment, all bool) {
-	if all || len(scope) > maxRefusedName {
+// scope is what was refused of a directory: lists of a namespace, or of all if there is
+// none, and of one object if it has a name; or else the object itself.
+type scope struct {
+	namespace, name string
+	lists           bool
+	within          bool // and all that such a list would have shown
+}
+
+// note says that a scope was refused at a moment.
+func (r *refused) note(s scope, at Moment) {
+	if s == (scope{lists: true, within: true}) || len(s.namespace)+len(s.name) > maxRefusedName {
 		r.rest = max(r.rest, at)
 		return
 	}
 	if r.scopes == nil {
-		r.scopes = map[string]Moment{}
+		r.scopes = map[scope]Moment{}
 	}
-	if _, known := r.scopes[scope]; !known && len(r.scopes) >= maxRefusedScopes {
+	if _, known := r.scopes[s]; !known && len(r.scopes) >= maxRefusedScopes {
 		for _, at := range r.scopes {
 			r.rest = max(r.rest, at)
 		}
 		clear(r.scopes)
 	}
-	r.scopes[scope] = max(r.scopes[scope], at)
+	s.namespace, s.name = strings.Clone(s.namespace), strings.Clone(s.name)
+	r.scopes[s] = max(r.scopes[s], at)
 }
 
 // since is when what a view would hold was last refused.
 func (r *refused) since(key Key) Moment {
-	switch {
-	case key.Name != "":
-		return max(r.rest, r.scopes[objectKey(key.Namespace, key.Name)])
-	case key.Namespace != "":
-		return max(r.rest, r.scopes[key.Namespace])
-	}
-	at := r.rest
-	for scope, refused := range r.scopes { // rights in all include those in each
-		if !strings.Contains(scope, "/") {
+	at, name := r.rest, key.oneName()
+	for s, refused := range r.scopes {
+		if s.covers(key, name) {
 			at = max(at, refused)
 		}
 	}
 	return at
+}
+
+// covers reports whether a view of key, whose only name is the one given, would hold
+// what was refused.
+func (s scope) covers(key Key, name string) bool {
+	switch {
+	case key.Name != "" && !s.lists:
+		return key.Namespace == s.namespace && name == s.name
+	case key.Name == "" && s.lists && (name == "" || name == s.name) && (key.Namespace == s.namespace || key.Namespace == ""):
+		return true // rights in all include those in each
+	}
+	return s.within && (s.namespace == "" || s.namespace == key.Namespace) && (s.name == "" || s.name == name || name == "")
 }

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"net/url"
@@ -39,6 +40,9 @@ func (r *recording) stage() (*staging, error) {
 
 // object appends a listed object.
 func (r *recording) object(st *staging, o *capture.Object) (err error) {
+	if o.Name == "" && r.query.Verb != Get {
+		return errOtherKind // as metrics are: nothing tells one from another
+	}
 	if st.head.Kind == "" {
 		st.head.Kind, st.head.APIVersion = o.Kind, o.APIVersion
 	}
@@ -110,24 +114,47 @@ func (r *recording) beginList(st *staging, m capture.ListMeta) error {
 	if st.head.Kind == "" {
 		st.head.Kind, st.head.APIVersion = strings.TrimSuffix(m.Kind, "List"), m.APIVersion
 	}
-	if r.query.Continue == "" && m.Continue == "" && r.holds(m.ResourceVersion) {
+	if r.query.Continue == "" && m.Continue == "" && r.holds(m.ResourceVersion, true) {
 		return errUnchanged
 	}
 	return nil
 }
 
 // holds reports whether the view is at a version already, so that recording
-// the same list again would change nothing. One that is not kept as it should be may
-// be in memory alone.
-func (r *recording) holds(version string) bool {
+// the same again would change nothing. One that is not kept as it should be may
+// be in memory alone. unmoved says that it has to be the very list: a view that was
+// brought to the version by bookmarks has objects as they were shown before, and the
+// default of a custom resource's definition changes how they are shown, not their version.
+func (r *recording) holds(version string, unmoved bool) bool {
 	r.view.mu.Lock()
 	defer r.view.mu.Unlock()
 	r.view.load(r.store)
-	if r.view.journal == nil || r.view.head.Refused != 0 || r.view.head.ResourceVersion == "" || r.view.version() != version || r.store.refusals.has(r.view.file) {
+	if r.view.journal == nil || r.view.head.Refused != 0 || r.view.head.ResourceVersion == "" || r.view.version() != version || unmoved && r.view.last != r.view.base || r.store.refusals.has(r.view.file) {
 		return false
 	}
 	r.view.confirm(r.store, r.moment)
 	return true
+}
+
+// holdsObject reports whether the view holds an object as it is shown now.
+func (r *recording) holdsObject(o *capture.Object) bool {
+	if !r.holds(o.ResourceVersion, false) {
+		return false
+	}
+	snap, err := r.view.snapshot(r.store)
+	if err != nil || snap == nil {
+		return false
+	}
+	defer snap.release()
+	if len(snap.objects) != 1 {
+		return false
+	}
+	rec, _, err := snap.record(snap.objects[0].pos, nil)
+	if err != nil {
+		return false
+	}
+	raw, encoding, err := rec.data(nil)
+	return err == nil && (encoding != o.Encoding || bytes.Equal(raw, o.Raw))
 }
 
 // confirm notes that the cloud has answered, to what was asked at a moment, what the
@@ -153,6 +180,9 @@ func (r *recording) install(st *staging) error {
 	r.view.mu.Lock()
 	defer r.view.mu.Unlock()
 	defer r.store.ledger.settle(r.view)
+	if r.query.Verb == Watch && st.asked <= r.view.granted.watchRefused {
+		return errOutdated
+	}
 	if err := r.view.install(r.store, st.file, st.head, st.asked, st.consistent); err != nil {
 		return err
 	}
@@ -196,7 +226,7 @@ func (r *recording) get(body io.Reader) error {
 	if err := r.expect(o.Kind); err != nil {
 		return err
 	}
-	if r.holds(o.ResourceVersion) {
+	if r.holdsObject(&o) {
 		r.remember()
 		return errUnchanged
 	}

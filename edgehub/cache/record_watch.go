@@ -37,6 +37,7 @@ type watching struct {
 
 // watch records events until the watch ends.
 func (r *recording) watch(body io.Reader, p *pipe) error {
+	r.watchGranted()
 	w := &watching{recording: r, pipe: p, missed: r.query.startVersion()}
 	if r.query.SendInitialEvents {
 		st, err := r.stage()

@@ -201,9 +201,11 @@ func (r *recording) finish(err error) {
 	outcome := "incomplete"
 	switch {
 	case err == nil:
+		r.listGranted()
 		r.store.granted(r.query, r.moment)
 		return
 	case errors.Is(err, errUnchanged):
+		r.listGranted()
 		r.confirmed()
 		return
 	case errors.Is(err, errOtherKind), errors.As(err, &notList):
@@ -214,8 +216,8 @@ func (r *recording) finish(err error) {
 		outcome = "overflow"
 		r.store.refusals.behind(r.view.file, reasonOverflow)
 		r.faulted()
-	case errors.Is(err, errCut) && r.query.Verb == Watch:
-		return // a client that ends its watch loses nothing
+	case (errors.Is(err, errCut) || errors.Is(err, io.ErrUnexpectedEOF)) && r.query.Verb == Watch:
+		return // who ends a watch, or loses it in the middle of an event, goes on from the event before
 	case errors.Is(err, errCut):
 	case errors.Is(err, errQuota):
 		outcome = "quota"

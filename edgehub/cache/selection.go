@@ -162,15 +162,8 @@ func (s *selection) whole() bool { return s.prefix == "" && s.labels == nil && s
 // that is asked for, and whether it is selected. raw is valid until the next
 // call.
 func (s *selection) object(key string, pos journal.Position) (raw []byte, selected bool, err error) {
-	if s.buf, err = grow(s.buf, int(pos.Length)); err != nil {
-		return nil, false, err
-	}
-	body, err := s.journal.Read(pos, s.buf)
-	if err != nil {
-		return nil, false, err
-	}
-	rec, err := parseRecord(body)
-	if err != nil {
+	rec, buf, err := s.record(pos, s.buf)
+	if s.buf = buf; err != nil {
 		return nil, false, err
 	}
 	raw, enc, err := rec.data(s.decoded)

@@ -71,7 +71,13 @@ type view struct {
 	// withdrawn is when the content was last withdrawn. What was asked for before
 	// that does not become the content.
 	withdrawn Moment
+	granted   granted
 }
+
+// granted is what an identity was granted of a view since that was last withdrawn, as far
+// as this process has seen it: when it last asked for a list, for a watch, and for a watch
+// that was refused.
+type granted struct{ list, watch, watchRefused Moment }
 
 // inflight are the lists of a view that are being recorded, and the watches that have
 // ended and are.
@@ -451,6 +457,20 @@ func (s *snapshot) rewind(version uint64) error {
 	}
 	s.objects, s.events, s.last, s.version = l.index.list(), nil, version, strconv.FormatUint(version, 10)
 	return nil
+}
+
+// record reads a record into buf, which is returned to be used again.
+func (s *snapshot) record(pos journal.Position, buf []byte) (record, []byte, error) {
+	buf, err := grow(buf, int(pos.Length))
+	if err != nil {
+		return record{}, buf, err
+	}
+	body, err := s.journal.Read(pos, buf)
+	if err != nil {
+		return record{}, buf, err
+	}
+	rec, err := parseRecord(body)
+	return rec, buf, err
 }
 
 func (s *snapshot) release() { _ = s.journal.Release() } // reading only

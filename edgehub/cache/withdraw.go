@@ -13,16 +13,23 @@ import (
 // either: not from the view that the refused read would have made, and not from
 // another that holds the same.
 //
-// RBAC decides by verb, resource, namespace and name, never by selector or by
-// media type. So a 403 to a list or a watch withdraws every list of that namespace
-// and every list of all namespaces, for rights in all include those in each.
+// RBAC decides by verb, resource, namespace and name, never by media type, and of
+// selectors only by the name that metadata.name is compared with, which is the name that
+// is asked for (Key.oneName). So a 403 to a list or a watch withdraws every list of that
+// namespace and every list of all namespaces, for rights in all include those in each.
 // KEP-4601 can refuse one selector alone; that withdraws too much, which the next
-// list mends. A 403 for all namespaces says nothing of rights in one. But if a
-// list was held that is refused now, then rights were taken away, and what lies
-// within that scope may have rested on them: it is withdrawn as well. If none was
-// held, nothing was, and a program that asks in vain again and again loses
+// list mends. A 403 for all namespaces says nothing of rights in one, nor one for all
+// names of rights to one, nor one for a name of rights to another: the kubelet, which
+// lists Secrets by name, is refused those of a Pod that the node authorizer has yet to
+// hear of. But if a list was held that is refused now, then rights were taken away, and
+// what lies within that scope may have rested on them: it is withdrawn as well. If none
+// was held, nothing was, and a program that asks in vain again and again loses
 // nothing. A 404 to a list or a watch says that there is no such resource: its
 // definition was deleted, and all of it is withdrawn.
+//
+// The right to watch is one of its own. Who lists and may not watch, and never could,
+// keeps what the lists showed: a 403 to a watch counts only where the content may rest on
+// a watch that was granted.
 //
 // A 403 or 404 to a GET is about one object, and the lists that hold it are worth
 // keeping: informers live on them. So if one holds it, the refusal becomes the
@@ -73,20 +80,37 @@ func (s *Store) withdrawDocument(key Key, at Moment) error {
 	return nil
 }
 
-// withdrawLists removes what a refused list or watch would have shown.
+// withdrawLists removes what a refused list or watch would have shown: of one object if
+// q.Key.Name names it.
 func (s *Store) withdrawLists(q Query, at Moment) error {
-	var lists, within []*view
-	held := false
+	var lists, within, others []*view
+	held, heldAll, granted := false, false, q.Verb == List
 	for _, v := range s.siblings(q.Key.directory()) {
-		switch namespace := v.key.Namespace; {
-		case v.key.Name == "" && (namespace == q.Key.Namespace || namespace == ""):
+		name, namespace := v.key.oneName(), v.key.Namespace
+		isWithin := namespace == q.Key.Namespace || q.Key.Namespace == ""
+		switch {
+		case v.key.Name == "" && (name == "" || name == q.Key.Name) && (namespace == q.Key.Namespace || namespace == ""):
 			lists = append(lists, v)
-			held = held || v.held(s)
-		case namespace == q.Key.Namespace || q.Key.Namespace == "":
+			if v.held(s) {
+				held, heldAll = true, heldAll || name == ""
+				granted = granted || v.restsOnWatching()
+			}
+		case isWithin && (name == "" || name == q.Key.Name || q.Key.Name == ""):
 			within = append(within, v)
+		case isWithin:
+			others = append(others, v)
 		}
 	}
-	s.noteRefused(q.Key.directory(), q.Key.Namespace, at, held && q.Key.Namespace == "")
+	if !granted {
+		for _, v := range lists {
+			v.refuseWatch(at)
+		}
+		return nil
+	}
+	if heldAll { // rights to all names were taken away
+		q.Key.Name, within = "", append(within, others...)
+	}
+	s.noteRefused(q.Key.directory(), scope{namespace: q.Key.Namespace, name: q.Key.Name, lists: true, within: held}, at)
 	var errs []error
 	if held { // within comes first: a crash must not take away the reason for it
 		for _, v := range within {
@@ -104,7 +128,7 @@ func (s *Store) withdrawLists(q Query, at Moment) error {
 func (s *Store) withdrawObject(q Query, code int, at Moment) error {
 	q = q.unprinted()
 	if code == http.StatusForbidden {
-		s.noteRefused(q.Key.directory(), objectKey(q.Key.Namespace, q.Key.Name), at, false)
+		s.noteRefused(q.Key.directory(), scope{namespace: q.Key.Namespace, name: q.Key.Name}, at)
 	}
 	var errs []error
 	var lists []*view
@@ -210,8 +234,8 @@ func (v *view) refuse(s *Store, file *viewFile, end endRecord, at Moment) error 
 }
 
 // noteRefused keeps what was granted before a moment from being cached by a view that
-// does not exist yet. all says that every namespace is concerned.
-func (s *Store) noteRefused(d directory, scope string, at Moment, all bool) {
+// does not exist yet.
+func (s *Store) noteRefused(d directory, refused scope, at Moment) {
 	s.mu.Lock()
 	dir := s.dirs[d]
 	if dir == nil && s.mayCache(d) && len(d.agent)+len(d.identity)+len(d.resource) <= maxAbsentName {
@@ -219,14 +243,14 @@ func (s *Store) noteRefused(d directory, scope string, at Moment, all bool) {
 			clear(s.absent)
 		}
 		r := s.absent[d]
-		r.note(scope, at, all)
+		r.note(refused, at)
 		s.absent[d] = r
 	}
 	s.mu.Unlock()
 	if dir != nil {
 		dir.mu.Lock()
 		defer dir.mu.Unlock()
-		dir.refused.note(scope, at, all)
+		dir.refused.note(refused, at)
 	}
 }
 
@@ -275,6 +299,7 @@ func (v *view) withdraw(s *Store, code int, at Moment) error {
 	if v.asked > at {
 		return nil
 	}
+	v.granted = granted{}
 	if refused := v.head.Refused; refused != 0 && (refused == code || refused == http.StatusForbidden) {
 		return nil
 	}
@@ -291,4 +316,36 @@ func (v *view) held(s *Store) bool {
 	defer v.mu.Unlock()
 	v.load(s)
 	return v.journal != nil || v.stray
+}
+
+// restsOnWatching reports whether the content may rest on the right to watch: a watch was
+// granted, or it is not known to be a list's.
+func (v *view) restsOnWatching() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.granted.watch > 0 || v.granted.list == 0
+}
+
+// refuseWatch notes that a watch was refused on which nothing rests.
+func (v *view) refuseWatch(at Moment) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.granted.watchRefused = max(v.granted.watchRefused, at)
+}
+
+// listGranted notes that a list was granted.
+func (r *recording) listGranted() {
+	if r.query.Verb != List {
+		return
+	}
+	r.view.mu.Lock()
+	defer r.view.mu.Unlock()
+	r.view.granted.list = max(r.view.granted.list, r.moment)
+}
+
+// watchGranted notes that a watch was granted.
+func (r *recording) watchGranted() {
+	r.view.mu.Lock()
+	defer r.view.mu.Unlock()
+	r.view.granted.watch = max(r.view.granted.watch, r.moment)
 }

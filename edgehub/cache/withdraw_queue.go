@@ -52,10 +52,10 @@ func withdrawalOf(q Query, code int) withdrawal {
 	case Get:
 		w.key = Key{Agent: k.Agent, Identity: k.Identity, Group: k.Group, Version: k.Version, Resource: k.Resource, Namespace: k.Namespace, Name: k.Name}
 	default:
-		if w.verb = List; code == http.StatusNotFound { // there is no such resource
+		if code == http.StatusNotFound { // there is no such resource
 			return w.wider()
 		}
-		w.key = Key{Agent: k.Agent, Identity: k.Identity, Group: k.Group, Version: k.Version, Resource: k.Resource, Namespace: k.Namespace}
+		w.key = Key{Agent: k.Agent, Identity: k.Identity, Group: k.Group, Version: k.Version, Resource: k.Resource, Namespace: k.Namespace, Name: k.oneName()}
 	}
 	if w.length() > maxWithdrawalTextLength {
 		return w.wider()
@@ -215,7 +215,7 @@ func (s *Store) carryOut(w withdrawal, at Moment) error {
 			errs = append(errs, s.withdrawObject(q, w.code, at), s.removeForeign(d))
 		case GetDocument:
 			errs = append(errs, s.withdrawDocument(q.Key, at))
-		case List:
+		case List, Watch:
 			errs = append(errs, s.withdrawLists(q, at), s.removeForeign(d))
 		default:
 			errs = append(errs, s.withdrawDirectory(d, at))
@@ -267,7 +267,7 @@ func (s *Store) withdrawIdentity(identity string, at Moment) error {
 
 // withdrawDirectory removes what there is of a resource, whatever it is.
 func (s *Store) withdrawDirectory(d directory, at Moment) error {
-	s.noteRefused(d, "", at, true)
+	s.noteRefused(d, scope{lists: true, within: true}, at)
 	var errs []error
 	for _, v := range s.siblings(d) {
 		errs = append(errs, v.withdraw(s, 0, at))

@@ -55,8 +55,8 @@ func TestTheSameRefusalWaitsOnce(t *testing.T) {
 		f.refused(f.query(labelsInA), http.StatusForbidden)
 		f.refused(f.query(inA+watchList), http.StatusForbidden)
 	}
-	if n := f.waiting("me"); n != 2 {
-		t.Errorf("%d wait, want one for the object and one for the namespace", n)
+	if n := f.waiting("me"); n != 3 {
+		t.Errorf("%d wait, want one for the object and two for the namespace, its lists and its watches", n)
 	}
 	release()
 	f.recordings.Wait()

@@ -24,6 +24,9 @@ const (
 	watchList = "?watch=true&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan"
 )
 
+// nameInA lists one object of namespace a.
+func nameInA(name string) string { return inA + "?fieldSelector=metadata.name%3D" + name }
+
 // tableOfX is what kube-apiserver prints of the object x.
 func tableOfX(version string) string {
 	return `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"` + version + `"},` +
@@ -62,8 +65,14 @@ func TestRefusalReachesAllThatHoldsTheSame(t *testing.T) {
 		{path: inA, accept: asTable, body: tableOfX("10")},
 		{agent: "other", path: inA, body: listOf(10, x)},
 	}
+	named := []recorded{
+		{path: nameInA("x"), body: listOf(10, x)},
+		{path: nameInA("y"), body: listOf(10, object("a", "y", 4))},
+		{path: inA + "/y", body: single("a", "y", 4)},
+	}
 	for name, c := range map[string]struct {
 		recorded []recorded // all if nil
+		watched  bool       // inA, besides
 		path     string
 		accept   string
 		code     int
@@ -77,7 +86,23 @@ func TestRefusalReachesAllThatHoldsTheSame(t *testing.T) {
 		"list with bad options": {path: inA + "?limit=x", code: 403, want: []asks{{"", inA, "", 503}, {"", oneInA, "", 503}, {"", inB, "", 200}}},
 		"list of metadata":      {path: inA, accept: asMetadataList, code: 403, want: []asks{{"", inA, "", 503}, {"", inA, asMetadataList, 503}, {"", inB, "", 200}}},
 		"table":                 {path: inA, accept: asTable, code: 403, want: []asks{{"", inA, asTable, 503}, {"", inA, "", 503}, {"", inB, "", 200}}},
-		"watch":                 {path: inA + watchList, code: 403, want: []asks{{"", inA + watchList, "", 503}, {"", inA, "", 503}, {"", inB, "", 200}}},
+		"watch":                 {watched: true, path: inA + watchList, code: 403, want: []asks{{"", inA + watchList, "", 503}, {"", inA, "", 503}, {"", oneInA, "", 503}, {"", inB, "", 200}}},
+		"watch that was never granted": {path: inA + watchList, code: 403, want: []asks{
+			{"", inA + watchList, "", 200}, {"", inA, "", 200}, {"", everywhere, "", 200}, {"", oneInA, "", 200}, {"", inB, "", 200},
+		}},
+		"list of one": {recorded: append(all[4:5:5], named...), path: nameInA("x"), code: 403, want: []asks{
+			{"", nameInA("x"), "", 503}, {"", nameInA("x") + "&labelSelector=tier=front", "", 503}, {"", oneInA, "", 503},
+			{"", nameInA("y"), "", 200}, {"", inA + "/y", "", 200},
+		}},
+		"list of one, and all were granted": {recorded: append(all[1:5:5], named[:2]...), path: nameInA("x"), code: 403, want: []asks{
+			{"", inA, "", 503}, {"", labelsInA, "", 503}, {"", oneInA, "", 503}, {"", nameInA("x"), "", 503}, {"", nameInA("y"), "", 503}, {"", inB, "", 200},
+		}},
+		"list of one that was never granted": {recorded: append(all[4:5:5], named[1:]...), path: nameInA("z"), code: 403, want: []asks{
+			{"", oneInA, "", 200}, {"", nameInA("y"), "", 200}, {"", inA + "/y", "", 200},
+		}},
+		"list of all names that was never granted": {recorded: append(all[4:5:5], named...), path: inA, code: 403, want: []asks{
+			{"", inA, "", 503}, {"", oneInA, "", 200}, {"", nameInA("x"), "", 200}, {"", nameInA("y"), "", 200},
+		}},
 		"list of all namespaces": {path: everywhere, code: 403, want: []asks{
 			{"", everywhere, "", 503}, {"", inA, "", 503}, {"", inB, "", 503}, {"", oneInA, "", 503}, {"other", inA, "", 200},
 		}},
@@ -113,6 +138,10 @@ func TestRefusalReachesAllThatHoldsTheSame(t *testing.T) {
 				if code, body := f.ask(f.asking(r.agent, r.path, r.accept)); code != http.StatusOK {
 					t.Fatalf("before: %+v is %d %s", r, code, body)
 				}
+			}
+			if c.watched {
+				watch := f.stream(f.query(inA + follow + "10"))
+				watch.end()
 			}
 			f.refuse(f.asking("", c.path, c.accept), c.code)
 			for range 2 {
@@ -271,11 +300,11 @@ func TestARefusalOfALongNameIsRememberedWithoutIt(t *testing.T) {
 	for d, r := range f.absent {
 		bytes += len(d.resource)
 		for scope := range r.scopes {
-			bytes += len(scope)
+			bytes += len(scope.namespace) + len(scope.name)
 		}
 	}
 	for scope := range f.dirs[f.query(inA).Key.directory()].refused.scopes {
-		bytes += len(scope)
+		bytes += len(scope.namespace) + len(scope.name)
 	}
 	if bytes > maxAbsentName {
 		t.Errorf("%d bytes are remembered", bytes)
@@ -359,4 +388,69 @@ func TestARefusalThatCanNotBeWrittenTakesTheListsWithIt(t *testing.T) {
 			h.expect(inA, "x@3 rv=10")
 		})
 	}
+}
+
+// TestA403ByNameLeavesTheOtherObjectsOfTheNamespace: the kubelet, which lists Secrets and
+// ConfigMaps by name, is refused those of a Pod that the node authorizer has yet to hear
+// of, and does not list the others again.
+func TestA403ByNameLeavesTheOtherObjectsOfTheNamespace(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(nameInA("a")), listOf(10, object("a", "a", 3)))
+	f.record(f.query(inA+"/c"), single("a", "c", 4))
+	asked := f.Asked()
+	f.refuse(f.query(nameInA("b")), http.StatusForbidden)
+	f.recordLate(f.query(nameInA("d")), listOf(11, object("a", "d", 6)), asked)
+	f.recordLate(f.query(nameInA("b")), listOf(11, object("a", "b", 6)), asked)
+	f.expect(nameInA("b"), "503")
+	watch := f.stream(f.query(nameInA("a") + "&watch=true&resourceVersion=10"))
+	f.refused(f.query(nameInA("b")+"&watch=true&resourceVersion=10"), http.StatusForbidden)
+	f.withdrawals.settle(f.Context(), "me")
+	f.record(f.query(nameInA("b")), listOf(12, object("a", "b", 5)))
+	watch.send(eventOf("MODIFIED", object("a", "a", 14)))
+	watch.end()
+	f.expect(nameInA("a"), "a@14 rv=14")
+	f.expect(nameInA("b"), "b@5 rv=12")
+	f.expect(nameInA("d"), "d@6 rv=11")
+	if code, body := f.ask(f.query(inA + "/c")); code != http.StatusOK {
+		t.Errorf("%d %s", code, body)
+	}
+}
+
+// TestWhoMayListAndNotWatchIsCached: RBAC grants verbs one by one.
+func TestWhoMayListAndNotWatchIsCached(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3), object("a", "y", 4)))
+	f.record(f.query(inA+"/y"), single("a", "y", 4))
+	for range 2 { // a reflector's loop
+		f.refuse(f.query(inA+watchList), http.StatusForbidden)
+		f.record(f.query(inA), listOf(10, object("a", "x", 3), object("a", "y", 4)))
+		f.refuse(f.query(inA+follow+"10"), http.StatusForbidden)
+		f.expect(inA, "x@3 y@4 rv=10")
+		if code, body := f.ask(f.query(inA + "/y")); code != http.StatusOK {
+			t.Errorf("%d %s", code, body)
+		}
+	}
+	f.stream(f.query(inA + follow + "10")).end()
+	f.refuse(f.query(inA+follow+"10"), http.StatusForbidden)
+	f.expect(inA, "503") // the right to watch was taken away
+	f.record(f.query(inA), listOf(11, object("a", "x", 3)))
+	f.refuse(f.query(inA+follow+"11"), http.StatusForbidden)
+	f.expect(inA, "x@3 rv=11")
+
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f.open("app")
+	f.refuse(f.query(inA+follow+"11"), http.StatusForbidden)
+	f.expect(inA, "503") // nobody knows by what right it was read
+}
+
+// TestInitialEventsThatWereRefusedSinceAreNotCached, not even where lists are.
+func TestInitialEventsThatWereRefusedSinceAreNotCached(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	asked := f.Asked()
+	f.refuse(f.query(inA+watchList), http.StatusForbidden)
+	f.recordLate(f.query(inA+watchList), eventOf("ADDED", object("a", "y", 11))+"\n"+bookmarkOf(12, true)+"\n", asked)
+	f.expect(inA, "x@3 rv=10")
 }

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -330,4 +331,26 @@ func (w *world) expectWritesFailOnce() {
 		w.Expect(err).To(HaveOccurred(), line)
 		w.Eventually(func() int { return strings.Count(w.hub.Log(), line) }).WithTimeout(20*time.Second).Should(Equal(1), "%s%v", line, err)
 	}
+}
+
+// TestTheNodeAuthorizersPatienceCostsOtherPodsNothing: the kubelet lists Secrets by name,
+// and is refused that of a Pod which the node authorizer has yet to hear of. It goes on
+// watching the others, and does not list them again.
+func TestTheNodeAuthorizersPatienceCostsOtherPodsNothing(t *testing.T) {
+	w := newWorld(t)
+	w.nodeObjects()
+	kubelet := w.kubelet(mediaTypes[1])
+	list := func(name string) error {
+		_, err := kubelet.CoreV1().Secrets(namespace).List(w.Context(), metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+		return err
+	}
+	w.Eventually(func() error { return list("password") }).WithTimeout(time.Minute).Should(Succeed())
+	_, err := w.client.CoreV1().Secrets(namespace).Create(w.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "next"}}, metav1.CreateOptions{})
+	w.Expect(err).NotTo(HaveOccurred())
+	w.Expect(apierrors.IsForbidden(list("next"))).To(BeTrue(), "no Pod of the node has it")
+	w.awaitRecordings()
+	w.Expect(w.cluster.KillAPIServer()).To(Succeed())
+	w.awaitCloud(false)
+	w.Expect(list("password")).To(Succeed())
+	w.Expect(list("next")).NotTo(Succeed())
 }
