@@ -177,18 +177,48 @@ func (r *recording) install(st *staging) error {
 	if err != nil {
 		return err
 	}
+	back, err := r.replace(st)
+	if err == nil && back {
+		r.store.restored(r.view, parseVersion(st.head.ResourceVersion), st.asked)
+	}
+	return err
+}
+
+// replace makes a completed list the view's content, and reports whether that took the
+// cluster back.
+func (r *recording) replace(st *staging) (back bool, err error) {
 	r.view.mu.Lock()
 	defer r.view.mu.Unlock()
 	defer r.store.ledger.settle(r.view)
 	if r.query.Verb == Watch && st.asked <= r.view.granted.watchRefused {
-		return errOutdated
+		return false, errOutdated
 	}
+	before := r.view.restored
 	if err := r.view.install(r.store, st.file, st.head, st.asked, st.consistent); err != nil {
-		return err
+		return false, err
 	}
 	r.store.refusals.kept(r.view.file)
 	r.view.judge(r.store)
-	return nil
+	return r.view.restored != before, nil
+}
+
+// restored drops the other views of a resource that turned out to have been taken back
+// to an earlier state: those at a version that the cluster has yet to come to. They would
+// look newer than what is.
+func (s *Store) restored(told *view, version uint64, asked Moment) {
+	for _, v := range s.siblings(told.key.directory()) {
+		if v == told || v.key.isDocument() {
+			continue
+		}
+		v.mu.Lock()
+		if v.load(s); v.journal != nil && v.last > version && max(v.asked, v.advanced) < asked {
+			v.restored = s.moments.now()
+			if err := v.drop(s); err != nil {
+				s.failed(v, err)
+			}
+		}
+		v.mu.Unlock()
+	}
 }
 
 // grow appends to a staged list, for which it makes room on a full disk.

@@ -550,3 +550,97 @@ func TestYAMLIsThatOfTheJSON(t *testing.T) {
 		}
 	}
 }
+
+// TestARestoredClusterIsBelievedWhicheverViewTellsOfIt: what other views hold is of a
+// state that is no more, though its versions are higher.
+func TestARestoredClusterIsBelievedWhicheverViewTellsOfIt(t *testing.T) {
+	for name, check := range map[string]func(f *fixture){
+		"the list of a namespace": func(f *fixture) {
+			f.record(f.query(everywhere), listOf(1000, object("a", "gone", 900), object("a", "x", 950)))
+			f.record(f.query(inA), listOf(1001, object("a", "gone", 900), object("a", "x", 950)))
+			f.record(f.query(inA), listOf(600, object("a", "x", 500)))
+			f.expect(inA, "x@500 rv=600")
+			f.expect(everywhere, "503")
+		},
+		"a list without an object": func(f *fixture) {
+			f.record(f.query(oneInA), single("a", "x", 900))
+			f.record(f.query(inA), listOf(1001, object("a", "x", 900)))
+			f.record(f.query(inA), listOf(600, object("a", "y", 500)))
+			if code, body := f.ask(f.query(oneInA)); code != http.StatusNotFound {
+				f.Errorf("%d %s", code, body)
+			}
+		},
+		"a list with an object that was not found": func(f *fixture) {
+			f.record(f.query(inA), listOf(1000, object("a", "x", 900)))
+			f.refuse(f.query(oneInA), http.StatusNotFound)
+			f.record(f.query(inA), listOf(600))
+			s := f.stream(f.query(inA + follow + "600"))
+			s.send(eventOf("ADDED", object("a", "x", 650)))
+			s.end()
+			f.expect(inA, "x@650 rv=650")
+			if code, body := f.ask(f.query(oneInA)); code != http.StatusOK {
+				f.Errorf("%d %s", code, body)
+			}
+		},
+		"an object": func(f *fixture) {
+			f.record(f.query(oneInA), single("a", "x", 900))
+			f.record(f.query(inA), listOf(1001, object("a", "x", 900)))
+			f.record(f.query(oneInA), single("a", "x", 500))
+			if _, body := f.ask(f.query(oneInA)); !strings.Contains(body, `"resourceVersion":"500"`) {
+				f.Error(body)
+			}
+		},
+		"and what was read since is kept": func(f *fixture) {
+			f.record(f.query(inA), listOf(1001, object("a", "x", 900)))
+			f.record(f.query(everywhere), listOf(599, object("a", "x", 500)))
+			f.record(f.query(inA), listOf(600, object("a", "x", 500)))
+			f.expect(everywhere, "x@500 rv=599")
+		},
+	} {
+		t.Run(name, func(t *testing.T) { check(newFixture(t)) })
+	}
+}
+
+// TestTheSameVersionShownOtherwiseIsRecorded: a new default in the definition of a custom
+// resource changes how its objects are shown, and not their versions.
+func TestTheSameVersionShownOtherwiseIsRecorded(t *testing.T) {
+	const oxen = "/apis/x.io/v1/namespaces/a/oxen"
+	ox := func(spec string) string {
+		return `{"apiVersion":"x.io/v1","kind":"Ox","metadata":{"name":"x","namespace":"a","resourceVersion":"5"},"spec":` + spec + `}`
+	}
+	list := func(version, spec string) string {
+		return `{"apiVersion":"x.io/v1","items":[` + ox(spec) + `],"kind":"OxList","metadata":{"continue":"","resourceVersion":"` + version + `"}}`
+	}
+	t.Run("object", func(t *testing.T) {
+		f := newFixture(t)
+		f.record(f.query(oxen+"/x"), ox(`{}`))
+		f.record(f.query(oxen+"/x"), ox(`{"size":7}`))
+		if _, body := f.ask(f.query(oxen + "/x")); !strings.Contains(body, `"size":7`) {
+			t.Error(body)
+		}
+	})
+	t.Run("list", func(t *testing.T) {
+		f := newFixture(t)
+		f.record(f.query(oxen), list("10", `{}`))
+		s := f.stream(f.query(oxen + follow + "10"))
+		s.send(`{"type":"BOOKMARK","object":{"kind":"Ox","apiVersion":"x.io/v1","metadata":{"resourceVersion":"20"}}}`)
+		s.end()
+		f.record(f.query(oxen), list("20", `{"size":7}`))
+		if _, body := f.ask(f.query(oxen)); !strings.Contains(body, `"size":7`) {
+			t.Error(body)
+		}
+	})
+}
+
+// TestItemsWithoutNamesAreNotCached: nothing tells one from another.
+func TestItemsWithoutNamesAreNotCached(t *testing.T) {
+	f := newFixture(t)
+	q := f.query("/apis/external.metrics.k8s.io/v1beta1/namespaces/a/queue_length")
+	metric := func(queue string) string {
+		return `{"metricName":"q","metricLabels":{"q":"` + queue + `"},"timestamp":"2026-01-01T00:00:00Z","value":"1"}`
+	}
+	f.record(q, `{"kind":"ExternalMetricValueList","apiVersion":"external.metrics.k8s.io/v1beta1","metadata":{},"items":[`+metric("a")+","+metric("b")+`]}`)
+	if code, body := f.ask(q); code != http.StatusServiceUnavailable {
+		t.Errorf("%d %s", code, body)
+	}
+}
