@@ -64,10 +64,12 @@ const (
 type Options struct {
 	// Image is the hub's image. It is required to install.
 	Image string
-	// Servers are kube-apiserver's URLs: the kubelet's server if there are none.
+	// Servers are kube-apiserver's URLs. If it is nil they are as the hub is
+	// installed; if there are none the kubelet's server is.
 	Servers []string
-	// NodeIPs are addresses of the node: the one that it reaches the first server
-	// from if there are none.
+	// NodeIPs are addresses of the node. If it is nil they are as the hub is
+	// installed; if there are none the one is that the node reaches the first server
+	// from.
 	NodeIPs []string
 	// KubeletKubeconfig is DefaultKubeletKubeconfig if it is empty.
 	KubeletKubeconfig string
@@ -80,17 +82,20 @@ type Options struct {
 	// CredentialsDir is a directory with the key that Secrets are sealed with, as
 	// systemd puts it there for a service (systemd.exec(5), LoadCredentialEncrypted),
 	// usually /run/credentials/kubelet.service. It must be there whenever the hub
-	// starts. Without one the key is a file in the hub's state directory.
-	CredentialsDir string
+	// starts. If it is empty it is as the hub is installed, unless DropCredentials says
+	// that there is none. Without one the key is a file in the hub's state directory.
+	CredentialsDir  string
+	DropCredentials bool
 	// Out is told what was done.
 	Out io.Writer
 
-	root    string                               // of the file system, for tests
-	answers func(context.Context, Options) error // nil if the hub answers
-	ended   func(context.Context) error          // nil if the hub has ended
-	release func() error                         // takes the address from the node
-	shell   func(context.Context, string) error  // runs a script on the node
-	step    func(string)                         // is called after each step
+	root    string                                   // of the file system, for tests
+	answers func(context.Context, Options) error     // nil if the hub answers
+	started func(context.Context) (time.Time, error) // when the hub's process has started
+	ended   func(context.Context) error              // nil if the hub has ended
+	release func() error                             // takes the address from the node
+	shell   func(context.Context, string) error      // runs a script on the node
+	step    func(string)                             // is called after each step
 }
 
 func (o *Options) defaults() {
@@ -113,6 +118,9 @@ func (o *Options) defaults() {
 	}
 	if o.answers == nil {
 		o.answers = answers
+	}
+	if o.started == nil {
+		o.started = func(ctx context.Context) (time.Time, error) { return started(ctx, Admin) }
 	}
 	if o.ended == nil {
 		o.ended = ended
@@ -142,8 +150,12 @@ func (o *Options) say(format string, args ...any) {
 	o.step(line)
 }
 
-// Install puts the hub on the node, or finishes what an earlier run has begun.
-// After it the kubelet has to be restarted.
+// Install puts the hub on the node, or finishes what an earlier run has begun, or has
+// a hub that is installed replaced by another. After it the kubelet has to be restarted,
+// unless it was led to the hub before.
+//
+// If the other hub does not answer, or ctx ends before it does, the manifest is as it was
+// before, and the error says so.
 func Install(ctx context.Context, o Options) error {
 	o.defaults()
 	if o.Image == "" {
@@ -151,6 +163,9 @@ func Install(ctx context.Context, o Options) error {
 	}
 	if problems := failed(Preflight(o)); len(problems) > 0 {
 		return fmt.Errorf("install: %s", strings.Join(problems, "; "))
+	}
+	if err := o.keep(); err != nil {
+		return fmt.Errorf("install: %w", err)
 	}
 	k, err := o.kubelet()
 	if err == nil {
@@ -196,14 +211,14 @@ func Install(ctx context.Context, o Options) error {
 	for _, f := range []struct {
 		name    string
 		content []byte
-	}{{authorityFile, authority}, {hubKubeconfig, config}, {o.manifest(), pod}} {
+	}{{authorityFile, authority}, {hubKubeconfig, config}} {
 		if err := o.write(f.name, f.content); err != nil {
 			return fmt.Errorf("install: %w", err)
 		}
 		o.say("%s is written", f.name)
 	}
-	if err := o.answers(ctx, o); err != nil {
-		return fmt.Errorf("install: the kubelet was not led to the hub: %w", err)
+	if err := o.replace(ctx, pod); err != nil {
+		return fmt.Errorf("install: %w", err)
 	}
 	o.say("the hub answers at %s", hubURL)
 	if err := k.leadTo(&o, way{server: hubURL}); err != nil {

@@ -89,7 +89,8 @@ func certificate(t *testing.T, commonName string) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})) + string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: secret}))
 }
 
-// optionsFor is for a node whose hub answers as soon as its manifest is there.
+// optionsFor is for a node whose hub answers as soon as its manifest is there, and has
+// just started whenever it is asked.
 func optionsFor(root string) Options {
 	o := Options{Image: "example.com/edge-hub:v1", NodeIPs: []string{"192.0.2.7"}, root: root}
 	o.answers = func(_ context.Context, o Options) error {
@@ -98,6 +99,7 @@ func optionsFor(root string) Options {
 		}
 		return nil
 	}
+	o.started = func(context.Context) (time.Time, error) { return time.Now(), nil }
 	o.ended = func(context.Context) error {
 		if o.defaults(); o.exists(o.manifest()) {
 			return errors.New("the kubelet still runs it")

@@ -87,7 +87,7 @@ func (o *Options) pod(k *kubelet) ([]byte, error) {
 	if o.CredentialsDir != "" {
 		mount("credentials", o.CredentialsDir, corev1.HostPathDirectory, true)
 		c := &pod.Spec.Containers[0]
-		c.Env = append(c.Env, corev1.EnvVar{Name: "CREDENTIALS_DIRECTORY", Value: o.CredentialsDir})
+		c.Env = append(c.Env, corev1.EnvVar{Name: credentialsVariable, Value: o.CredentialsDir})
 	}
 	// Their directories, since the kubelet replaces the files when it rotates.
 	for i, dir := range k.directories(o) {

@@ -71,6 +71,9 @@ func Preflight(o Options) []Finding {
 	_, err = k.authority(&o)
 	f.add("authority", err, "known")
 	o.lookAtStaticPods(&f)
+	if err := o.keep(); err != nil {
+		f.add("installed", err, "")
+	}
 	f.add("ports", o.portsAreFree(), "free, or the hub's")
 	if _, err := exec.LookPath("ip"); err != nil && o.exists(systemdDir) {
 		f.doubt("ip", "it is not in $PATH: the kubelet's unit can't set the hub's address, and Pods come back later after a reboot without the cloud")

@@ -145,6 +145,7 @@ func (a *admin) register() {
 			Name: "edgehub_upstream_losses_total",
 			Help: "How often the last kube-apiserver endpoint that answered was lost.",
 		}, func() float64 { return float64(a.upstream.Failovers()) }),
+		// By its process_start_time_seconds edge-hub install tells a new hub from the old one.
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 }

@@ -18,11 +18,12 @@ func nodeCommands() []*cobra.Command {
 		Short: "Put edge-hub on this node as a static Pod and lead the kubelet to it",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Out = cmd.OutOrStdout()
+			o.DropCredentials = cmd.Flags().Changed("credentials-dir") && o.CredentialsDir == ""
 			return install.Install(cmd.Context(), o)
 		},
 	}
 	installation.Flags().StringVar(&o.Image, "image", "", "The hub's image. It must be on the node, or pulled without the hub.")
-	installation.Flags().StringVar(&o.CredentialsDir, "credentials-dir", "", "Directory with systemd's credential edge-hub.key, that Secrets are sealed with: /run/credentials/kubelet.service if the kubelet's unit has LoadCredentialEncrypted=edge-hub.key. It must be there whenever the hub starts. Without it the key is a file in --state-dir.")
+	installation.Flags().StringVar(&o.CredentialsDir, "credentials-dir", "", "Directory with systemd's credential edge-hub.key, that Secrets are sealed with: /run/credentials/kubelet.service if the kubelet's unit has LoadCredentialEncrypted=edge-hub.key. It must be there whenever the hub starts. As installed if it is not given. If it is empty the key is a file in --state-dir.")
 	nodeFlags(installation.Flags(), &o)
 
 	preflight := &cobra.Command{
@@ -55,8 +56,8 @@ func nodeCommands() []*cobra.Command {
 }
 
 func nodeFlags(f *pflag.FlagSet, o *install.Options) {
-	f.StringSliceVar(&o.Servers, "server", nil, "URL of a kube-apiserver, instead of the kubelet's. May be repeated.")
-	f.StringSliceVar(&o.NodeIPs, "node-ip", nil, "Address of the node, instead of the one that it reaches the first server from. May be repeated.")
+	f.StringSliceVar(&o.Servers, "server", nil, "URL of a kube-apiserver, instead of the kubelet's. May be repeated. As installed if it is not given; if it is empty the kubelet's.")
+	f.StringSliceVar(&o.NodeIPs, "node-ip", nil, "Address of the node, instead of the one that it reaches the first server from. May be repeated. As installed if it is not given; if it is empty that one.")
 	pathFlags(f, o)
 }
 
