@@ -64,7 +64,7 @@ func trimNode(object any) (any, error) {
 		return object, nil
 	}
 	trimmed := &corev1.Node{ObjectMeta: trimMeta(node.ObjectMeta)}
-	trimmed.Labels, trimmed.Spec.Unschedulable = node.Labels, node.Spec.Unschedulable
+	trimmed.Labels, trimmed.Spec.Unschedulable, trimmed.Spec.Taints = node.Labels, node.Spec.Unschedulable, taints(node)
 	for _, condition := range node.Status.Conditions {
 		if condition.Type == corev1.NodeReady {
 			trimmed.Status.Conditions = []corev1.NodeCondition{{
@@ -84,7 +84,8 @@ func NodeChanged(before, after *corev1.Node) bool {
 	readyBefore, lostBefore := Readiness(before)
 	readyAfter, lostAfter := Readiness(after)
 	return readyBefore != readyAfter || !lostBefore.Equal(lostAfter) ||
-		before.Spec.Unschedulable != after.Spec.Unschedulable || !maps.Equal(before.Labels, after.Labels)
+		before.Spec.Unschedulable != after.Spec.Unschedulable || !maps.Equal(before.Labels, after.Labels) ||
+		!slices.Equal(taints(before), taints(after))
 }
 
 // HubChanged reports whether an update of an EdgeHubNode matters to every policy.

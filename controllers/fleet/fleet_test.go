@@ -124,6 +124,9 @@ func TestTrimKeepsWhatMatters(t *testing.T) {
 	full.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "edge-hub"}}
 	object := node("a", "Unknown", map[string]string{"l": "v"})
 	object.Spec.Unschedulable = true
+	object.Spec.Taints = []corev1.Taint{
+		{Key: "full", Value: "v", Effect: "NoExecute", TimeAdded: &metav1.Time{Time: noon}}, {Key: "node.kubernetes.io/unschedulable", Effect: "NoSchedule"},
+	}
 	object.Status.Images = []corev1.ContainerImage{{Names: []string{"large"}}}
 	trimmedHub, err := trimHub(&full)
 	g.Expect(err).NotTo(HaveOccurred())
@@ -141,6 +144,7 @@ func TestTrimKeepsWhatMatters(t *testing.T) {
 		Name: "app", Namespace: "shop", Since: metav1.NewTime(noon), Message: "m", Pods: []v1alpha1.NodePod{{UID: "1"}, {UID: "2"}},
 	}}))
 	g.Expect(trimmedNode.(*corev1.Node).Status.Images).To(BeEmpty())
+	g.Expect(trimmedNode.(*corev1.Node).Spec.Taints).To(Equal([]corev1.Taint{{Key: "full", Value: "v", Effect: "NoExecute"}}))
 	for _, trim := range []func(any) (any, error){trimHub, trimNode} {
 		g.Expect(trim("a tombstone")).To(Equal("a tombstone"))
 	}
@@ -164,6 +168,16 @@ func TestWhatChanged(t *testing.T) {
 	cordoned := node("a", "True", nil)
 	cordoned.Spec.Unschedulable = true
 	g.Expect(NodeChanged(&ready, &cordoned)).To(BeTrue())
+	tainted := node("a", "True", nil)
+	tainted.Spec.Taints = []corev1.Taint{{Key: "full", Effect: "NoSchedule"}}
+	g.Expect(NodeChanged(&ready, &tainted)).To(BeTrue())
+	g.Expect(NodeChanged(&tainted, &ready)).To(BeTrue())
+	told := node("a", "True", nil)
+	told.Spec.Taints = []corev1.Taint{
+		{Key: "node.kubernetes.io/unreachable", Effect: "NoExecute"}, {Key: "node.kubernetes.io/not-ready", Effect: "NoSchedule"},
+		{Key: "node.kubernetes.io/unschedulable", Effect: "NoSchedule"}, {Key: "better-not", Effect: "PreferNoSchedule"},
+	}
+	g.Expect(NodeChanged(&ready, &told)).To(BeFalse(), "they say nothing new, or keep nobody away")
 }
 
 func newClient(t *testing.T) client.WithWatch {

@@ -33,6 +33,9 @@ type Node struct {
 	LostAt time.Time
 	// Cordoned is true if no new Pods come to the Node, those of DaemonSets left out.
 	Cordoned bool
+	// Taints are those of the Node that keep Pods away which do not tolerate them,
+	// without those that Cordoned, Ready and LostAt say as well.
+	Taints []corev1.Taint
 	// Hash is that of the configuration the hub works with.
 	Hash string
 	// CachingSince is when a hub first took a configuration on this node.
@@ -119,9 +122,33 @@ func newNode(hub *v1alpha1.EdgeHubNode, object *corev1.Node) *Node {
 	node.CacheFails = isFalse(hub, v1alpha1.NodeCacheWritable)
 	if object != nil {
 		node.Exists, node.Labels, node.Cordoned = true, object.Labels, object.Spec.Unschedulable
+		node.Taints = taints(object)
 		node.Ready, node.LostAt = Readiness(object)
 	}
 	return node
+}
+
+// taints returns the taints of a Node that keep Pods away, without those that come and
+// go with its cordon and with its condition Ready.
+func taints(node *corev1.Node) []corev1.Taint {
+	var found []corev1.Taint
+	for i := range node.Spec.Taints {
+		taint := &node.Spec.Taints[i]
+		if KeepsAway(taint.Key, taint.Effect) {
+			found = append(found, corev1.Taint{Key: taint.Key, Value: taint.Value, Effect: taint.Effect})
+		}
+	}
+	return found
+}
+
+// KeepsAway reports whether taints with a key and an effect, or any if that is empty,
+// may be among those of a [Node].
+func KeepsAway(key string, effect corev1.TaintEffect) bool {
+	switch key {
+	case corev1.TaintNodeUnschedulable, corev1.TaintNodeNotReady, corev1.TaintNodeUnreachable:
+		return false
+	}
+	return effect != corev1.TaintEffectPreferNoSchedule
 }
 
 // Readiness reports whether a Node is ready, and if it is not, since when.

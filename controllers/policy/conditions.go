@@ -94,7 +94,7 @@ func restartOutcome(policy *v1alpha1.EdgeHubPolicy, result rollout.Result, gate 
 		return outcome{done: true, reason: v1alpha1.ReasonNotRequested, message: message}
 	case complete(policy, result) && counts.Deferred > 0:
 		return outcome{done: true, reason: v1alpha1.ReasonDeferred, message: progress(policy, counts) + fmt.Sprintf(
-			", %s left until their nodes are ready, not cordoned and can cache, such as %s", counted(int(counts.Deferred), "Pod"), result.DeferredOn)}
+			", %s left until their nodes are ready, not cordoned or tainted, and can cache, such as %s", counted(int(counts.Deferred), "Pod"), result.DeferredOn)}
 	case complete(policy, result):
 		return outcome{done: true, reason: v1alpha1.ReasonRestarted, message: progress(policy, counts)}
 	case left > 0 && !gate.open():

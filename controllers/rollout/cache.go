@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/controllers/fleet"
 )
 
 // CacheByObject returns the cache options of the kinds this package reads: each
@@ -46,6 +47,14 @@ func trimPod(object any) (any, error) {
 		trimmed.OwnerReferences = []metav1.OwnerReference{*owner}
 	}
 	trimmed.Spec.NodeName = pod.Spec.NodeName
+	for i := range pod.Spec.Tolerations {
+		toleration := pod.Spec.Tolerations[i]
+		// Of the two that every Pod is given none is needed.
+		if fleet.KeepsAway(toleration.Key, toleration.Effect) {
+			toleration.TolerationSeconds = nil
+			trimmed.Spec.Tolerations = append(trimmed.Spec.Tolerations, toleration)
+		}
+	}
 	trimmed.Status.Phase = pod.Status.Phase
 	if started := startedAt(pod); !started.IsZero() {
 		running := &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(started)}
@@ -120,6 +129,7 @@ func PodChanged(before, after *corev1.Pod) bool {
 		optedOut(before) != optedOut(after) ||
 		!startedAt(before).Equal(startedAt(after)) ||
 		!maps.Equal(before.Labels, after.Labels) ||
+		!slices.EqualFunc(before.Spec.Tolerations, after.Spec.Tolerations, func(a, b corev1.Toleration) bool { return a.MatchToleration(&b) }) ||
 		!slices.EqualFunc(before.OwnerReferences, after.OwnerReferences, func(a, b metav1.OwnerReference) bool { return a.UID == b.UID })
 }
 

@@ -150,6 +150,68 @@ func TestStepSparesCordonedNodes(t *testing.T) {
 	e.Expect(e.step(restarter, policy, e.hubs()).Evicted).To(ConsistOf(HaveField("Kind", "ReplicaSet")))
 }
 
+// TestStepSparesTaintedNodes: nor could what does not tolerate a taint, until that is
+// gone.
+func TestStepSparesTaintedNodes(t *testing.T) {
+	for _, test := range []struct {
+		taint, effect string
+		deferred      int32
+	}{
+		{"node.kubernetes.io/disk-pressure", "NoSchedule", 1}, {"maintenance", "NoSchedule", 1},
+		{"better-not", "PreferNoSchedule", 0}, {"node.kubernetes.io/not-ready", "NoSchedule", 0},
+	} {
+		t.Run(test.taint, func(t *testing.T) {
+			e := newEnv(t, "a")
+			e.deployment("app", 1)
+			taints := func(text string) {
+				patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"taints":%s}}`, text))
+				e.Expect(e.client.Patch(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: e.namespace + "-a"}}, patch)).To(Succeed())
+			}
+			policy := e.policy("app", intstr.FromInt32(2), cutoffNow())
+			restarter := NewRestarter(e.client, e.client, time.Now)
+			taints(fmt.Sprintf(`[{"key":%q,"effect":%q}]`, test.taint, test.effect))
+			result := e.step(restarter, policy, e.hubs())
+			e.Expect(result.Evicted).To(HaveLen(int(1 - test.deferred)))
+			e.Expect(result.Counts.Deferred).To(Equal(test.deferred))
+			e.Expect(result.NothingLeft()).To(BeTrue())
+			taints("null")
+			if test.deferred == 1 {
+				e.Expect(e.step(restarter, policy, e.hubs()).Evicted).To(HaveLen(1))
+			}
+		})
+	}
+}
+
+// TestTolerations: a Pod of a DaemonSet tolerates by its spec that a disk is full.
+func TestTolerations(t *testing.T) {
+	full := corev1.Taint{Key: "node.kubernetes.io/disk-pressure", Effect: "NoSchedule"}
+	down := corev1.Taint{Key: "maintenance", Value: "today", Effect: "NoExecute"}
+	number := corev1.Taint{Key: "level", Value: "none", Effect: "NoSchedule"}
+	pod := &corev1.Pod{}
+	pod.Spec.Tolerations = []corev1.Toleration{
+		{Key: "node.kubernetes.io/not-ready", Operator: "Exists", Effect: "NoExecute", TolerationSeconds: ptr.To(int64(300))},
+		{Key: "node.kubernetes.io/disk-pressure", Operator: "Exists", Effect: "NoSchedule"},
+		{Key: "maintenance", Value: "today", TolerationSeconds: ptr.To(int64(300))},
+		{Key: "level", Operator: "Gt", Value: "3"}, {Key: "better-not", Operator: "Exists", Effect: "PreferNoSchedule"},
+	}
+	trimmed, err := trimPod(pod)
+	g := NewWithT(t)
+	g.Expect(err).NotTo(HaveOccurred())
+	short := trimmed.(*corev1.Pod)
+	g.Expect(short.Spec.Tolerations).To(HaveLen(3))
+	g.Expect(pod.Spec.Tolerations[2].TolerationSeconds).NotTo(BeNil(), "what is trimmed is a copy")
+	for _, p := range []*corev1.Pod{pod, short} {
+		g.Expect(toleratesAll(p, nil)).To(BeTrue())
+		g.Expect(toleratesAll(p, []corev1.Taint{full, down})).To(BeTrue())
+		g.Expect(toleratesAll(p, []corev1.Taint{full, number})).To(BeFalse())
+	}
+	more := short.DeepCopy()
+	more.Spec.Tolerations = append(more.Spec.Tolerations, corev1.Toleration{Operator: "Exists"})
+	g.Expect(toleratesAll(more, []corev1.Taint{full, number})).To(BeTrue())
+	g.Expect(PodChanged(short, more)).To(BeTrue())
+	g.Expect(PodChanged(short, short.DeepCopy())).To(BeFalse())
+}
+
 func TestStepWithoutPodSelector(t *testing.T) {
 	e := newEnv(t, "a", "b")
 	e.daemonSet("app", 2)

@@ -3,8 +3,10 @@ package rollout
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/go-logr/logr"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -169,6 +171,8 @@ func (o *observer) observe(ctx context.Context, object *corev1.Pod) (Pod, error)
 	switch {
 	case node.Cordoned && pod.Kind != "DaemonSet":
 		pod.Hindrance = "its node is cordoned"
+	case !toleratesAll(object, node.Taints):
+		pod.Hindrance = "its node has a taint that it does not tolerate"
 	case node.CacheFails:
 		pod.Hindrance = "its cache can't be written"
 	case node.Stale && !pod.HubCurrent:
@@ -178,6 +182,16 @@ func (o *observer) observe(ctx context.Context, object *corev1.Pod) (Pod, error)
 		o.judge(&pod, object, node)
 	}
 	return pod, nil
+}
+
+// toleratesAll reports whether pod could be scheduled to a node with taints.
+func toleratesAll(pod *corev1.Pod, taints []corev1.Taint) bool {
+	for i := range taints {
+		if !slices.ContainsFunc(pod.Spec.Tolerations, func(t corev1.Toleration) bool { return t.ToleratesTaint(logr.Discard(), &taints[i], true) }) {
+			return false
+		}
+	}
+	return true
 }
 
 // judge says whether the policy is about pod, and whether it has to be restarted.

@@ -68,7 +68,7 @@ const (
 	// Unmanaged: the Pod has to be restarted and nothing would replace it.
 	Unmanaged State = "Unmanaged"
 	// Deferred: the Pod has to be restarted and its node is out of reach,
-	// cordoned, or can't cache anything now.
+	// cordoned or tainted, or can't cache anything now.
 	Deferred State = "Deferred"
 	// Waiting: the Pod has to be restarted and its node's hub does not work with
 	// the current configuration yet.
