@@ -156,16 +156,23 @@ func (t *Transport) Renew() {
 // RoundTrip implements http.RoundTripper. Only path and query of the request's
 // URL are used. A request that no endpoint has seen is sent to the next one.
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	var body *unread
+	var body *replay
 	if req.ContentLength != 0 && req.Body != nil && req.Body != http.NoBody {
-		body = &unread{ReadCloser: req.Body}
+		body = &replay{body: req.Body, total: &t.upstream.replays}
+		defer body.forget()
 		req = req.Clone(req.Context())
-		req.Body = body
+		req.GetBody = body.again
 	}
 	err := ErrDown
 	for _, e := range t.upstream.candidates() {
 		if e.state.Load() == stateDown {
 			continue // it was lost while another one was waited for
+		}
+		if body != nil {
+			var lost error
+			if req.Body, lost = body.again(); lost != nil {
+				break
+			}
 		}
 		var resp *http.Response
 		resp, err = t.try(e, req)
@@ -181,26 +188,12 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		} else {
 			e.suspect()
 		}
-		if body != nil && body.touched || !refused && req.Method != http.MethodGet && req.Method != http.MethodHead {
+		if body != nil && body.isTouched() || !refused && req.Method != http.MethodGet && req.Method != http.MethodHead {
 			break
 		}
 	}
 	return nil, err
 }
-
-// unread is a request body that can be sent again as long as nothing of it was
-// read. Closing it is left to the server that received it.
-type unread struct {
-	io.ReadCloser
-	touched bool
-}
-
-func (u *unread) Read(b []byte) (int, error) {
-	u.touched = true
-	return u.ReadCloser.Read(b)
-}
-
-func (u *unread) Close() error { return nil }
 
 func isDialError(err error) bool {
 	var op *net.OpError

@@ -57,6 +57,7 @@ type Upstream struct {
 	next      atomic.Uint32 // of the endpoints, for the next request
 	moveOver  time.Duration // see there
 	silence   time.Duration // see there
+	replays   atomic.Int64  // see maxReplays
 
 	mu         sync.Mutex
 	changed    chan struct{} // closed when the state of an endpoint changes

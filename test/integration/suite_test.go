@@ -60,8 +60,14 @@ func newWithT(t *testing.T) *WithT {
 
 func newWorld(t *testing.T, extra ...string) *world {
 	t.Helper()
+	return newWorldOf(t, cluster.Options{}, extra...)
+}
+
+// newWorldOf is newWorld with a control plane of a kind.
+func newWorldOf(t *testing.T, o cluster.Options, extra ...string) *world {
+	t.Helper()
 	w := &world{T: t, WithT: newWithT(t)}
-	w.cluster = cluster.StartT(t, cluster.Options{})
+	w.cluster = cluster.StartT(t, o)
 	w.client = kubernetes.NewForConfigOrDie(w.cluster.RESTConfig())
 	w.seed()
 	w.setAgents(app)
