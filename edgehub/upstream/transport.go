@@ -8,9 +8,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -188,12 +190,19 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		} else {
 			e.suspect()
 		}
-		if body != nil && body.isTouched() || !refused && req.Method != http.MethodGet && req.Method != http.MethodHead {
+		if body != nil && body.isTouched() || WasSent(err) && req.Method != http.MethodGet && req.Method != http.MethodHead {
 			break
 		}
 	}
 	return nil, err
 }
+
+// unsentError is the error of a request for which there was no connection, not even
+// one on which TLS was agreed on, so that nobody has seen it.
+type unsentError struct{ error }
+
+// Unwrap is for errors.Is and errors.As.
+func (e unsentError) Unwrap() error { return e.error }
 
 func isDialError(err error) bool {
 	var op *net.OpError
@@ -265,6 +274,13 @@ func (t *Transport) try(e *endpoint, req *http.Request) (*http.Response, error) 
 	if out.Header.Get("Upgrade") != "" {
 		rt = c.upgrade
 	}
+	var connected atomic.Bool
+	if !isRead(req) { // which may be sent twice anyway
+		// Both protocols tell before anything is written.
+		out = out.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+			GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+		}))
+	}
 	late := watchdog{endpoint: e}
 	late.start()
 	resp, err := rt.RoundTrip(out)
@@ -275,6 +291,9 @@ func (t *Transport) try(e *endpoint, req *http.Request) (*http.Response, error) 
 			err = cause
 		}
 		cancel(err)
+		if !isRead(req) && !connected.Load() {
+			err = unsentError{err}
+		}
 		return nil, err
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {

@@ -229,7 +229,8 @@ func (u *Upstream) Suspect() {
 // kube-apiserver. ErrDown itself is that of a request that was not tried; one
 // that was under way wraps it.
 func WasSent(err error) bool {
-	return err != ErrDown && !isDialError(err)
+	_, unsent := errors.AsType[unsentError](err)
+	return err != ErrDown && !unsent && !isDialError(err)
 }
 
 // WhileUp runs f with a context that ends when no endpoint answers any more.

@@ -282,6 +282,41 @@ func TestAnotherEndpointTakesOver(t *testing.T) {
 	}
 }
 
+// TestAWriteThatFoundNoTLSIsSentToTheNextEndpoint: a load balancer that has no
+// kube-apiserver takes a connection and closes it.
+func TestAWriteThatFoundNoTLSIsSentToTheNextEndpoint(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_ = conn.Close()
+		}
+	}()
+	empty, good := mustURL(t, "https://"+listener.Addr().String()), newServer(t)
+	roots := x509.NewCertPool()
+	roots.AddCert(good.Certificate())
+	config := &tls.Config{RootCAs: roots, ServerName: "example.com"}
+	for _, body := range []string{"", "body"} {
+		rt := New(Options{Servers: []*url.URL{empty, mustURL(t, good.URL)}}).Transport(config)
+		for range 4 { // they begin with one and the other by turns
+			if got, err := send(t, rt, http.MethodPost, body); err != nil || got != good.URL+" "+body {
+				t.Errorf("%q, %v, sent %v", got, err, WasSent(err))
+			}
+		}
+		rt = New(Options{Servers: []*url.URL{empty}}).Transport(config)
+		if _, err := send(t, rt, http.MethodPost, body); err == nil || WasSent(err) {
+			t.Errorf("nobody is there: %v, sent %v", err, WasSent(err))
+		}
+	}
+}
+
 // TestAWatchEndsAndAListBreaksOffWithTheCloud: a client continues an ended watch
 // where it was, but must not take a piece of a list for the whole.
 func TestAWatchEndsAndAListBreaksOffWithTheCloud(t *testing.T) {
