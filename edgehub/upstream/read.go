@@ -42,6 +42,7 @@ func (p *reads) begin(w http.ResponseWriter, r *http.Request) (body io.ReadClose
 	if _, ok := r.Header["User-Agent"]; !ok {
 		r.Header["User-Agent"] = []string{""} // keeps Go's own from being sent
 	}
+	r.Close = false // that is about the client's connection, not those of the hub
 	resp, err := p.transport.RoundTrip(r)
 	if err != nil {
 		p.failed(w, r, err)

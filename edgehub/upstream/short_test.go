@@ -100,6 +100,50 @@ func TestReadsShareFewConnections(t *testing.T) {
 	wg.Wait()
 }
 
+// TestAClientThatClosesItsConnectionClosesNoneOfTheHubs, on which others are served.
+func TestAClientThatClosesItsConnectionClosesNoneOfTheHubs(t *testing.T) {
+	s := newServer(t)
+	_, rt := newUpstream(t, s)
+	http1, http2 := new(sync.Map), new(sync.Map)
+	s.serve(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 {
+			http2.Store(r.RemoteAddr, true)
+		} else {
+			http1.Store(r.RemoteAddr, true)
+		}
+	})
+	proxy := Proxy(rt, func(w http.ResponseWriter, _ *http.Request, err error) {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	})
+	f := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		info := &request.RequestInfo{IsResourceRequest: true, Verb: r.URL.Query().Get("verb")}
+		proxy.ServeHTTP(w, r.WithContext(request.WithRequestInfo(r.Context(), info)))
+	}))
+	defer f.Close()
+	for _, head := range []string{"HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.0\r\n\r\n"} {
+		for _, verb := range []string{"get", "watch"} {
+			for range 3 {
+				conn, err := net.Dial("tcp", f.Listener.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = io.WriteString(conn, "GET /api?verb="+verb+" "+head)
+				b, err := io.ReadAll(conn) // until it is closed
+				_ = conn.Close()
+				if err != nil || !strings.Contains(string(b), " 200 OK\r\n") {
+					t.Fatalf("%s with %q: %q, %v", verb, head, b, err)
+				}
+			}
+		}
+	}
+	if n := size(http1); n != 1 {
+		t.Errorf("6 reads in turn took %d connections", n)
+	}
+	if n := size(http2); n != 1 {
+		t.Errorf("6 watches took %d connections", n)
+	}
+}
+
 func TestAReadIsSentAgainWhenItsIdleConnectionWasClosed(t *testing.T) {
 	s := newServer(t)
 	_, rt := newUpstream(t, s)
