@@ -56,6 +56,10 @@ func Proxy(rt http.RoundTripper, failed func(http.ResponseWriter, *http.Request,
 			if _, ok := r.Out.Header["User-Agent"]; !ok {
 				r.Out.Header.Set("User-Agent", "") // keeps Go's own from being sent
 			}
+			// The hub's own server asks for a body when it is read, and then it is
+			// sent at once. With the header kube-apiserver would ask, too, and its
+			// 100 be passed on as a second one (RFC 9110, 10.1.1).
+			r.Out.Header.Del("Expect")
 		},
 		ModifyResponse: callHooks,
 		ErrorHandler:   fail,

@@ -317,6 +317,29 @@ func TestAWriteThatFoundNoTLSIsSentToTheNextEndpoint(t *testing.T) {
 	}
 }
 
+// TestAClientIsAskedForItsBodyOnce (RFC 9110, 10.1.1).
+func TestAClientIsAskedForItsBodyOnce(t *testing.T) {
+	s := newServer(t)
+	_, rt := newUpstream(t, s)
+	hub := front(t, rt, nil)
+	conn, err := net.Dial("tcp", hub.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "POST /api HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+	const asked = "HTTP/1.1 100 Continue\r\n\r\n"
+	got := make([]byte, len(asked))
+	if _, err := io.ReadFull(conn, got); err != nil || string(got) != asked {
+		t.Fatalf("%q, %v", got, err)
+	}
+	_, _ = io.WriteString(conn, "body")
+	b, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(b), "HTTP/1.1 200 OK\r\n") || !strings.Contains(string(b), s.URL+" body") {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
 // TestAWatchEndsAndAListBreaksOffWithTheCloud: a client continues an ended watch
 // where it was, but must not take a piece of a list for the whole.
 func TestAWatchEndsAndAListBreaksOffWithTheCloud(t *testing.T) {
