@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/klog/v2"
@@ -75,7 +76,7 @@ func (h *cached) response(resp *http.Response) error {
 	agent, refused := h.agent, false
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
-		if !upstream.MayRefuse(resp) || resp.StatusCode == http.StatusUnauthorized && speaksForAnother(h.info) {
+		if !upstream.MayRefuse(resp) || resp.StatusCode == http.StatusUnauthorized && (speaksForAnother(h.info) || wasLetIn(resp)) {
 			return nil
 		}
 		refused = true
@@ -128,6 +129,14 @@ func speaksForAnother(info *request.RequestInfo) bool {
 		return true
 	}
 	return false
+}
+
+// wasLetIn reports whether an answer is to a caller whom kube-apiserver has let in, as
+// a 401 of the server behind an APIService is: priority and fairness (KEP-1040) come
+// after authentication, and say so in what they let pass. That server can add a header
+// to those of kube-apiserver, but not take one away.
+func wasLetIn(resp *http.Response) bool {
+	return resp.Header.Get(flowcontrolv1.ResponseHeaderMatchedFlowSchemaUID) != ""
 }
 
 // anyAgent stands for agents that are not cached, whose names may be anything.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 
 	"github.com/edgehub-io/edge-hub/edgehub/identity"
 	"github.com/edgehub-io/edge-hub/edgehub/journal/journaltest"
@@ -27,6 +28,7 @@ type verdicts struct {
 	*hub
 	handler http.Handler
 	answer  atomic.Pointer[http.HandlerFunc]
+	extra   http.Header // of what kube-apiserver answers
 	token   string
 	kubelet *x509.Certificate
 }
@@ -73,11 +75,15 @@ func (v *verdicts) request(path string) *http.Request {
 // ask sends a request that is answered with a code, by kube-apiserver or in its place.
 func (v *verdicts) ask(t *testing.T, r *http.Request, code int, apiserver bool, body string) {
 	t.Helper()
+	extra := v.extra
 	answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
 		if apiserver {
 			w.Header().Set("Audit-Id", "1")
 			w.Header().Set("Content-Type", "application/json")
+			for name, values := range extra {
+				w.Header()[http.CanonicalHeaderKey(name)] = values
+			}
 		}
 		w.WriteHeader(code)
 		_, _ = io.WriteString(w, body)
@@ -105,6 +111,26 @@ func TestARefusalThatKubeAPIServerPassesOnIsNotItsOwn(t *testing.T) {
 		}
 	}
 	v.ask(t, v.request("/api/v1/namespaces/shop/pods/x/status"), http.StatusUnauthorized, true, "")
+	if _, err := v.identity.Authenticate(v.request("/")); err == nil {
+		t.Error("kube-apiserver's own refusal counts for nothing")
+	}
+}
+
+// TestA401BehindAnAPIServiceIsNotKubeAPIServersOwn, which has let the caller in if
+// priority and fairness have seen the request.
+func TestA401BehindAnAPIServiceIsNotKubeAPIServersOwn(t *testing.T) {
+	const path = "/apis/metrics.k8s.io/v1beta1/namespaces/shop/pods"
+	v := newVerdicts(t)
+	v.ask(t, v.request("/api/v1/namespaces/shop/pods"), http.StatusOK, true, `{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"5"},"items":[]}`)
+	v.extra = http.Header{flowcontrolv1.ResponseHeaderMatchedFlowSchemaUID: {"1"}}
+	for range 2 {
+		v.ask(t, v.request(path), http.StatusUnauthorized, true, "")
+		if _, err := v.identity.Authenticate(v.request("/")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v.extra = nil
+	v.ask(t, v.request(path), http.StatusUnauthorized, true, "")
 	if _, err := v.identity.Authenticate(v.request("/")); err == nil {
 		t.Error("kube-apiserver's own refusal counts for nothing")
 	}

@@ -1,12 +1,17 @@
 package attack
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +21,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -160,6 +166,52 @@ func TestATokenOfADeletedPodIsRefusedOffline(t *testing.T) {
 	w.Eventually(ask).Should(Equal(http.StatusUnauthorized))
 	w.restart()
 	w.Expect(ask()).To(Equal(http.StatusUnauthorized))
+}
+
+// TestA401BehindAnAPIServiceEndsNoToken: kube-apiserver has let the caller in, whatever
+// the server behind an APIService takes its token for.
+func TestA401BehindAnAPIServiceEndsNoToken(t *testing.T) {
+	const group = "behind.example.com"
+	w := newWorld(t)
+	w.namespace("behind")
+	token, subject := w.account("behind", "app")
+	w.grant("behind", "reader", "", subject)
+	w.grantAll("behind-things", rbacv1.PolicyRule{APIGroups: []string{group}, Resources: []string{"things"}, Verbs: []string{"list"}}, subject)
+	extension := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Content-Type", "application/json")
+		if r.URL.Path == "/apis/"+group+"/v1" { // kube-apiserver looks whether it is there
+			_, _ = io.WriteString(rw, `{"kind":"APIResourceList","apiVersion":"v1","groupVersion":"`+group+`/v1","resources":[]}`)
+			return
+		}
+		rw.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(rw, `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"behind","reason":"Unauthorized","code":401}`)
+	}))
+	defer extension.Close()
+	_, err := w.client.CoreV1().Services("behind").Create(w.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "extension"},
+		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeExternalName, ExternalName: "localhost"},
+	}, metav1.CreateOptions{})
+	w.Expect(err).NotTo(HaveOccurred())
+	port := extension.Listener.Addr().(*net.TCPAddr).Port
+	body := fmt.Sprintf(`{"kind":"APIService","apiVersion":"apiregistration.k8s.io/v1","metadata":{"name":"v1.%[1]s"},"spec":{"group":%[1]q,"version":"v1","groupPriorityMinimum":100,"versionPriority":100,"insecureSkipTLSVerify":true,"service":{"namespace":"behind","name":"extension","port":%[2]d}}}`, group, port)
+	raw := w.client.CoreV1().RESTClient()
+	const apiServices = "/apis/apiregistration.k8s.io/v1/apiservices"
+	w.Expect(raw.Post().AbsPath(apiServices).SetHeader("Content-Type", "application/json").Body([]byte(body)).Do(w.Context()).Error()).To(Succeed())
+	defer func() {
+		w.Expect(raw.Delete().AbsPath(apiServices, "v1."+group).Do(context.WithoutCancel(w.Context())).Error()).To(Succeed())
+	}()
+
+	w.startHub("edge-app")
+	client := w.dial()
+	ask := func(path string) *hub.Response {
+		return w.send(client, hub.Request{Path: path, Token: token, UserAgent: "edge-app/1"})
+	}
+	const secrets, things = "/api/v1/namespaces/behind/secrets", "/apis/" + group + "/v1/namespaces/behind/things"
+	w.Eventually(func() int { return ask(secrets).Code }).Should(Equal(http.StatusOK))
+	w.Eventually(func() string { return string(ask(things).Body) }).Should(ContainSubstring(`"behind"`))
+	w.Expect(ask(things).Code).To(Equal(http.StatusUnauthorized))
+	w.loseCloud()
+	w.Eventually(func() string { return string(ask(secrets).Body) }).Should(ContainSubstring(`"SecretList"`))
 }
 
 // TestAClockSetBackRevivesNoToken: the hub has seen a time when the token was
