@@ -268,7 +268,8 @@ func (l *Limiter) Begin(w http.ResponseWriter, r *http.Request) (out http.Respon
 	tellAdmitted(w)
 	isAhead := kind == long && l.admit(ahead, 1, caller) == ""
 	if kind == long && !isAhead {
-		r = r.WithContext(upstream.WithNarrowBuffer(r.Context()))
+		of := upstream.Client{Name: caller.Name, Tenant: caller.Tenant, Address: addressOf(r.RemoteAddr)}
+		r = r.WithContext(upstream.WithNarrowBuffer(r.Context(), of))
 	}
 	r, b := l.limitBody(w, r, func() { l.leave(bodies, cost, caller) })
 	f := l.takeOff(w, r, b)

@@ -28,7 +28,7 @@ const (
 	// crowdBuffer is the same for a read that found all of its connections
 	// taken: there are many then, which share the link anyway.
 	crowdBuffer = 64 << 10
-	// narrowBuffer is the same where it is asked for ([WithNarrowBuffer]).
+	// narrowBuffer is the same for one of many ([WithNarrowBuffer]) that found no lane.
 	narrowBuffer = 8 << 10
 	// connectionBuffer bounds it for all streams together. Clients that don't
 	// read must not use it up, or nobody's events would come any more.
@@ -56,12 +56,14 @@ type Transport struct {
 type connections struct {
 	shared  *http.Transport // HTTP/2 where the endpoint has it
 	crowd   *http.Transport // the same, for reads that found no short connection
-	narrow  *http.Transport // the same, WithNarrowBuffer
+	lanes   lanes           // the same, WithNarrowBuffer
+	narrow  *http.Transport // the same, WithNarrowBuffer, of those who found no lane
 	upgrade *http.Transport // HTTP/1.1, for requests that take over their connection
 	shorts  *shorts         // HTTP/1.1, for reads that end soon
 }
 
 func (c *connections) closeIdle() {
+	c.lanes.closeIdle()
 	for _, t := range []*http.Transport{c.shared, c.crowd, c.narrow, c.upgrade} {
 		t.CloseIdleConnections()
 	}
@@ -82,17 +84,18 @@ func (t *Transport) connections(e *endpoint) *connections {
 	c := t.conns[e]
 	if c == nil {
 		c = &connections{
-			shared: t.newTransport(e, true, streamBuffer), crowd: t.newTransport(e, true, crowdBuffer),
-			narrow: t.newTransport(e, true, narrowBuffer), upgrade: t.newTransport(e, false, 0), shorts: newShorts(e, t.tls),
+			shared: t.newTransport(e, true, streamBuffer, connectionBuffer), crowd: t.newTransport(e, true, crowdBuffer, connectionBuffer),
+			lanes:  lanes{open: func() *http.Transport { return t.newTransport(e, true, laneStream, laneBuffer) }},
+			narrow: t.newTransport(e, true, narrowBuffer, connectionBuffer), upgrade: t.newTransport(e, false, 0, 0), shorts: newShorts(e, t.tls),
 		}
 		t.conns[e] = c
 	}
 	return c
 }
 
-// newTransport makes connections on which buffer bytes of each HTTP/2 stream may
-// wait to be read.
-func (t *Transport) newTransport(e *endpoint, http2 bool, buffer int) *http.Transport {
+// newTransport makes connections on which stream bytes of each HTTP/2 stream may
+// wait to be read, and connection bytes of all.
+func (t *Transport) newTransport(e *endpoint, http2 bool, stream, connection int) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(http2)
@@ -104,7 +107,7 @@ func (t *Transport) newTransport(e *endpoint, http2 bool, buffer int) *http.Tran
 		TLSHandshakeTimeout: dialTimeout,
 		Protocols:           protocols,
 		HTTP2: &http.HTTP2Config{
-			MaxReceiveBufferPerStream: buffer, MaxReceiveBufferPerConnection: connectionBuffer,
+			MaxReceiveBufferPerStream: stream, MaxReceiveBufferPerConnection: connection,
 			SendPingTimeout: t.upstream.silence, PingTimeout: t.upstream.silence,
 		},
 		MaxIdleConnsPerHost: 64,
@@ -235,11 +238,12 @@ func isLocal(err error) bool {
 
 type narrowBufferKey struct{}
 
-// WithNarrowBuffer returns a context for a request of whose response kube-apiserver may
-// send little ahead of what is read, 8 KiB, and so no more in a round trip: for one
-// of many that each may be left unread.
-func WithNarrowBuffer(ctx context.Context) context.Context {
-	return context.WithValue(ctx, narrowBufferKey{}, true)
+// WithNarrowBuffer returns a context for a request that is one of many of a client, of
+// whose responses kube-apiserver may send little ahead of what is read, for each may be
+// left unread: 512 KiB of all together on a connection of the client's own, or where
+// there are too many clients 8 KiB of each, and so no more in a round trip.
+func WithNarrowBuffer(ctx context.Context, of Client) context.Context {
+	return context.WithValue(ctx, narrowBufferKey{}, of)
 }
 
 // HasNarrowBuffer reports whether a context comes from [WithNarrowBuffer].
@@ -249,10 +253,7 @@ func HasNarrowBuffer(ctx context.Context) bool { return ctx.Value(narrowBufferKe
 // down, even in the middle of its response.
 func (t *Transport) try(e *endpoint, req *http.Request) (*http.Response, error) {
 	c := t.connections(e)
-	rt := c.shared
-	if HasNarrowBuffer(req.Context()) {
-		rt = c.narrow
-	}
+	rt, leave := c.shared, func() {}
 	if isShort(req) {
 		out := *req
 		out.URL, out.Host, out.Body = resolve(e.url, req.URL), e.url.Host, nil
@@ -271,8 +272,14 @@ func (t *Transport) try(e *endpoint, req *http.Request) (*http.Response, error) 
 	out := req.WithContext(ctx)
 	out.URL = resolve(e.url, req.URL)
 	out.Host = ""
-	if out.Header.Get("Upgrade") != "" {
+	of, many := req.Context().Value(narrowBufferKey{}).(Client)
+	switch {
+	case out.Header.Get("Upgrade") != "":
 		rt = c.upgrade
+	case many:
+		if rt, leave = c.lanes.take(of); rt == nil {
+			rt, leave = c.narrow, func() {}
+		}
 	}
 	var connected atomic.Bool
 	if !isRead(req) { // which may be sent twice anyway
@@ -286,6 +293,7 @@ func (t *Transport) try(e *endpoint, req *http.Request) (*http.Response, error) 
 	resp, err := rt.RoundTrip(out)
 	late.stop()
 	if err != nil {
+		leave()
 		release()
 		if cause := context.Cause(ctx); cause != nil && req.Context().Err() == nil {
 			err = cause
@@ -308,6 +316,7 @@ func (t *Transport) try(e *endpoint, req *http.Request) (*http.Response, error) 
 	}
 	resp.Body = &body{ReadCloser: resp.Body, request: req.Context(), ctx: ctx, done: func() {
 		unlist()
+		leave()
 		release()
 		cancel(io.EOF)
 	}}

@@ -427,7 +427,14 @@ func (s *siege) deafReaders(context.Context) string {
 
 // deafStreams opens as many watches of 20 MB as one identity may have, and takes
 // nothing of them.
-func (s *siege) deafStreams(context.Context) string {
+func (s *siege) deafStreams(context.Context) string { return s.deaf("resourceVersion=0") }
+
+// deafInformers does the same with initial events (KEP-3157), which are recorded.
+func (s *siege) deafInformers(context.Context) string {
+	return s.deaf("sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true")
+}
+
+func (s *siege) deaf(query string) string {
 	var h held
 	defer h.letGo()
 	var answered atomic.Int64
@@ -441,7 +448,7 @@ func (s *siege) deafStreams(context.Context) string {
 		_ = c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 		readers.Go(func() { c.statuses(func(string) { answered.Add(1) }) })
 		for range 350 {
-			if _, err := c.request("/api/v1/namespaces/big/configmaps?watch=1&resourceVersion=0", s.token, true); err != nil {
+			if _, err := c.request("/api/v1/namespaces/big/configmaps?watch=1&"+query, s.token, true); err != nil {
 				return
 			}
 		}
