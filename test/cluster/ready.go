@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -47,7 +48,7 @@ func (c *Cluster) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	core := c.clientset.CoreV1()
-	for _, namespace := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem} {
+	for _, namespace := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease} {
 		if _, err := core.Namespaces().Get(ctx, namespace, metav1.GetOptions{}); err != nil {
 			return err
 		}
@@ -55,9 +56,10 @@ func (c *Cluster) ready(ctx context.Context) error {
 	if _, err := core.Services(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{}); err != nil {
 		return err
 	}
-	const tokenTracking = "kube-apiserver-legacy-service-account-token-tracking"
-	if _, err := core.ConfigMaps(metav1.NamespaceSystem).Get(ctx, tokenTracking, metav1.GetOptions{}); err != nil {
-		return err
+	for _, name := range []string{"extension-apiserver-authentication", "kube-apiserver-legacy-service-account-token-tracking"} {
+		if _, err := core.ConfigMaps(metav1.NamespaceSystem).Get(ctx, name, metav1.GetOptions{}); err != nil {
+			return err
+		}
 	}
 	if c.fairness {
 		schemas, err := c.clientset.FlowcontrolV1().FlowSchemas().List(ctx, metav1.ListOptions{})
