@@ -55,7 +55,8 @@ type Options struct {
 }
 
 // Defaults suit a node with 110 Pods, and keep a hub below 64 MB whatever its callers
-// do, or below 80 if they have as many watches as they may and read none.
+// do, or below 80 if they have as many watches as they may and read none, or 104 if the
+// initial events of all of them are being recorded.
 func Defaults() Options {
 	return Options{
 		Requests: 200, RequestsPerCaller: 100,

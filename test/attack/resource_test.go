@@ -59,7 +59,7 @@ var attacks = []attack{
 	{name: "gzip bombs", run: (*siege).bombs},
 	{name: "50,000 requests that are reset at once", run: (*siege).rapidReset},
 	{name: "1,024 watches of 20 MB that never read", run: (*siege).deafStreams, more: 8 << 20}, // of which the watches are most
-	{name: "1,024 watches with 20 MB of initial events that never read", run: (*siege).deafInformers, more: 16 << 20},
+	{name: "1,024 watches with 20 MB of initial events that never read", run: (*siege).deafInformers, more: 40 << 20}, // and the recordings are much
 }
 
 // TestMemoryStaysBoundedAndHonestClientsAreServedThroughEveryAttack, all of them
