@@ -16,10 +16,6 @@ const (
 	maxCompared = 64
 )
 
-// SilentTime is how long a hub may take to report that it began an agent anew: a few of
-// its report periods.
-const SilentTime = 2 * time.Minute
-
 // Configurations remembers which configurations have been in force, by their hash,
 // so that what a hub works with can be told from what it says: whether it is as good
 // as the current one for a namespace, when only other namespaces differ, and since
@@ -91,24 +87,6 @@ func (c *Configurations) Current(hash, namespace string) bool {
 	before, known := had.parts[namespace]
 	after, wanted := has.parts[namespace]
 	return known && wanted && before == after
-}
-
-// Heard reports whether what the hub of node said last counts for an agent that was
-// applied at a time, both by the clock of kube-apiserver. The agent may have been away
-// just before, as when its policy was deleted and made anew. A hub that noticed has
-// dropped what it had and will say so, but until then its last report tells of what is
-// gone, perhaps with the very configuration that is in force again. A hub that did not
-// notice has nothing to report, so the silence of one with the configuration in force
-// counts after SilentTime; one with another has to report that it takes this one.
-// applied is in the status of policies, so that a restart of the operator forgets
-// nothing of this.
-func (c *Configurations) Heard(node *Node, applied, now time.Time) bool {
-	if node.Reported.IsZero() || !node.Reported.Before(applied) {
-		return true
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return (node.Hash == c.current || c.known == nil) && now.Sub(applied) >= SilentTime
 }
 
 // BehindSince returns since when a configuration is not in force any more, zero if it

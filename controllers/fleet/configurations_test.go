@@ -59,44 +59,6 @@ func TestConfigurations(t *testing.T) {
 	g.Expect(c.known).To(HaveLen(1))
 }
 
-func TestWhatAHubSaidBeforeDoesNotCount(t *testing.T) {
-	c := &Configurations{}
-	if !c.Heard(&Node{Reported: noon, Hash: "one"}, noon.Add(time.Second), noon.Add(SilentTime+time.Second)) {
-		t.Error("nothing is known yet: nothing can be said against the hub")
-	}
-	c.Set("one", nil, noon)
-	for _, test := range []struct {
-		name     string
-		reported time.Duration // after the agent was applied
-		hash     string
-		now      time.Duration
-		want     bool
-	}{
-		{"before", -time.Second, "one", SilentTime - time.Second, false},
-		{"in the same second", 0, "one", 0, true},
-		{"after", time.Second, "one", time.Second, true},
-		{"after, with another configuration", time.Second, "two", time.Second, true},
-		{"before, and silent since", -time.Second, "one", SilentTime, true},
-		{"before, silent, with another configuration", -time.Second, "two", time.Hour, false},
-		{"before, by an operator's clock that is behind", -time.Second, "one", -time.Hour, false},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			node := &Node{Reported: noon.Add(test.reported), Hash: test.hash}
-			if got := c.Heard(node, noon, noon.Add(test.now)); got != test.want {
-				t.Errorf("heard: %v", got)
-			}
-		})
-	}
-	if !c.Heard(&Node{Hash: "one"}, noon, noon) {
-		t.Error("it is not known when the hub reported")
-	}
-	object := hub("a", "one")
-	object.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "edge-hub", Subresource: "status", Time: &metav1.Time{Time: noon}}}
-	if got := NewSnapshot([]v1alpha1.EdgeHubNode{object}, nil).Node("a").Reported; !got.Equal(noon) {
-		t.Errorf("reported at %v", got)
-	}
-}
-
 func TestConnectedIsTheHubsWordWhileItReports(t *testing.T) {
 	now := noon.Add(time.Hour)
 	for _, test := range []struct {

@@ -62,23 +62,16 @@ func (o Observation) describe(uid types.UID) string {
 // without the cache for any of its agents as far as the configuration goes; a hub
 // may have taken it later. It is the zero time if no agent is applied.
 func Cutoff(policy *v1alpha1.EdgeHubPolicy) time.Time {
-	latest := lastApplied(policy)
-	if latest.IsZero() {
-		return latest
-	}
-	return latest.Add(reloadTime)
-}
-
-// lastApplied returns when the last of the agents of policy was applied, zero if none
-// is.
-func lastApplied(policy *v1alpha1.EdgeHubPolicy) time.Time {
 	var latest time.Time
 	for _, agent := range policy.Status.Agents {
 		if agent.AppliedTime.After(latest) {
 			latest = agent.AppliedTime.Time
 		}
 	}
-	return latest
+	if latest.IsZero() {
+		return latest
+	}
+	return latest.Add(reloadTime)
 }
 
 // Selectors returns the parsed podSelector of policy, nil if there is none, and
@@ -174,7 +167,7 @@ func (o *observer) observe(ctx context.Context, object *corev1.Pod) (Pod, error)
 		return pod, o.observeOther(ctx, &pod)
 	}
 	pod.Edge, pod.NodeReady, pod.NodeLostAt = true, node.Ready, node.LostAt
-	pod.HubCurrent = o.Configurations.Current(node.Hash, o.policy.Namespace) && o.Configurations.Heard(node, lastApplied(o.policy), o.Now)
+	pod.HubCurrent = o.Configurations.Current(node.Hash, o.policy.Namespace)
 	switch {
 	case node.Cordoned && pod.Kind != "DaemonSet":
 		pod.Hindrance = "its node is cordoned"
@@ -207,9 +200,6 @@ func (o *observer) judge(pod *Pod, object *corev1.Pod, node *fleet.Node) {
 	until, started := o.cutoff, startedAt(object)
 	for _, agent := range o.policy.Status.Agents {
 		row := node.Agent(fleet.Use{Agent: agent.Name, Namespace: object.Namespace})
-		if row != nil && !o.Configurations.Heard(node, agent.AppliedTime.Time, o.Now) {
-			row = nil
-		}
 		if o.pods == nil {
 			// Only the agents that the Pod was seen to send matter to it.
 			if !fleet.Sends(row, object.UID) {
