@@ -29,10 +29,10 @@ func TestConfigurations(t *testing.T) {
 		g.Expect(known).To(BeTrue())
 		return since
 	}
-	c.Set("one", map[string]uint64{"shop": 1, "till": 1}, noon)
+	c.Set("one", map[string]uint64{"shop": 1, "till": 1}, nil, noon)
 	g.Expect(behindSince("of-before")).To(Equal(noon))
-	c.Set("two", map[string]uint64{"shop": 1, "till": 2, "new": 3}, noon.Add(time.Minute))
-	c.Set("two", map[string]uint64{"shop": 1, "till": 2, "new": 3}, noon.Add(2*time.Minute))
+	c.Set("two", map[string]uint64{"shop": 1, "till": 2, "new": 3}, nil, noon.Add(time.Minute))
+	c.Set("two", map[string]uint64{"shop": 1, "till": 2, "new": 3}, nil, noon.Add(2*time.Minute))
 	for namespace, want := range map[string]bool{"shop": true, "till": false, "new": false, "none": false} {
 		g.Expect(c.Current("one", namespace)).To(Equal(want), namespace)
 		g.Expect(c.Current("two", namespace)).To(BeTrue(), namespace)
@@ -40,7 +40,7 @@ func TestConfigurations(t *testing.T) {
 	}
 	g.Expect(behindSince("one")).To(Equal(noon.Add(time.Minute)))
 	g.Expect(behindSince("two")).To(BeZero())
-	c.Set("one", map[string]uint64{"shop": 1, "till": 1}, noon.Add(3*time.Minute))
+	c.Set("one", map[string]uint64{"shop": 1, "till": 1}, nil, noon.Add(3*time.Minute))
 	g.Expect(c.Current("two", "shop")).To(BeTrue())
 	g.Expect(behindSince("one")).To(BeZero(), "it is in force again")
 	c.Forget()
@@ -49,14 +49,64 @@ func TestConfigurations(t *testing.T) {
 
 	// It is bounded, in number and in time.
 	for i := range 10 * maxCompared {
-		c.Set(fmt.Sprint(i), map[string]uint64{"shop": 1}, noon.Add(4*time.Minute))
+		c.Set(fmt.Sprint(i), map[string]uint64{"shop": 1}, nil, noon.Add(4*time.Minute))
 	}
 	g.Expect(c.Current(fmt.Sprint(9*maxCompared), "shop")).To(BeTrue())
 	g.Expect(c.Current("0", "shop")).To(BeFalse())
 	g.Expect(behindSince("0")).To(Equal(noon.Add(4 * time.Minute)))
-	c.Set("last", nil, noon.Add(5*time.Minute))
-	c.Set("last", nil, noon.Add(3*rememberTime))
+	c.Set("last", nil, nil, noon.Add(5*time.Minute))
+	c.Set("last", nil, nil, noon.Add(3*rememberTime))
 	g.Expect(c.known).To(HaveLen(1))
+}
+
+func TestWhatAHubSaidBeforeDoesNotCount(t *testing.T) {
+	c, use, other := &Configurations{}, Use{Agent: "a", Namespace: "shop"}, Use{Agent: "b", Namespace: "shop"}
+	before := &Node{Reported: noon.Add(-time.Second), Hash: "one"}
+	if !c.Heard(before, use, noon, noon) {
+		t.Error("nothing is known yet: nothing can be said against the hub")
+	}
+	c.Set("one", nil, map[Use]bool{use: true}, noon.Add(-time.Hour))
+	if !c.Heard(before, use, noon, noon) {
+		t.Error("it was never away")
+	}
+	c.Set("none", nil, map[Use]bool{}, noon.Add(-2*time.Second))
+	c.Set("one", nil, map[Use]bool{use: true, other: true}, noon)
+	for _, test := range []struct {
+		name     string
+		reported time.Duration // after the agent was applied
+		use      Use
+		hash     string
+		now      time.Duration
+		want     bool
+	}{
+		{"before", -time.Second, use, "one", SilentTime - time.Second, false},
+		{"in the same second", 0, use, "one", 0, true},
+		{"after", time.Second, use, "one", time.Second, true},
+		{"after, with another configuration", time.Second, use, "two", time.Second, true},
+		{"before, of what was never there", -time.Second, other, "one", 0, true},
+		{"before, and silent since", -time.Second, use, "one", SilentTime, true},
+		{"before, silent, with another configuration", -time.Second, use, "two", time.Hour, false},
+		{"before, by an operator's clock that is behind", -time.Second, use, "one", -time.Hour, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			node := &Node{Reported: noon.Add(test.reported), Hash: test.hash}
+			if got := c.Heard(node, test.use, noon, noon.Add(test.now)); got != test.want {
+				t.Errorf("heard: %v", got)
+			}
+		})
+	}
+	if !c.Heard(&Node{Hash: "one"}, use, noon, noon) {
+		t.Error("it is not known when the hub reported")
+	}
+	c.Set("one", nil, map[Use]bool{use: true}, noon.Add(2*rememberTime))
+	if !c.Heard(before, use, noon, noon) {
+		t.Error("it was away long ago")
+	}
+	object := hub("a", "one")
+	object.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "edge-hub", Subresource: "status", Time: &metav1.Time{Time: noon}}}
+	if got := NewSnapshot([]v1alpha1.EdgeHubNode{object}, nil).Node("a").Reported; !got.Equal(noon) {
+		t.Errorf("reported at %v", got)
+	}
 }
 
 func TestConnectedIsTheHubsWordWhileItReports(t *testing.T) {
@@ -143,10 +193,10 @@ func TestAHubThatIsGone(t *testing.T) {
 		meta.SetStatusCondition(&object.Status.Conditions, metav1.Condition{Type: "Connected", Status: "True", Reason: "Reporting"})
 		g.Expect(c.Status().Update(t.Context(), &object, client.FieldOwner("edge-hub"))).To(Succeed())
 	}
-	configurations.Set("one", nil, clock)
+	configurations.Set("one", nil, nil, clock)
 	report("one")
 	g.Expect(reconcile().Status.Conditions).To(HaveLen(1))
-	configurations.Set("two", nil, clock)
+	configurations.Set("two", nil, nil, clock)
 	clock = clock.Add(staleTime)
 	g.Expect(reconcile().Status.Conditions).To(HaveLen(1), "it may take that long")
 	clock = clock.Add(trustTime)

@@ -38,6 +38,9 @@ type Node struct {
 	Taints []corev1.Taint
 	// Hash is that of the configuration the hub works with.
 	Hash string
+	// Reported is when the hub last reported, by the clock of kube-apiserver, zero if
+	// that is not known.
+	Reported time.Time
 	// CachingSince is when a hub first took a configuration on this node.
 	CachingSince time.Time
 	// OfflineReady is true if every agent's Pods would start without the cloud.
@@ -110,7 +113,7 @@ func NewSnapshot(hubs []v1alpha1.EdgeHubNode, nodes []corev1.Node) *Snapshot {
 }
 
 func newNode(hub *v1alpha1.EdgeHubNode, object *corev1.Node) *Node {
-	node := &Node{Name: hub.Name, agents: hub.Status.Agents}
+	node := &Node{Name: hub.Name, Reported: reportedAt(hub), agents: hub.Status.Agents}
 	if configuration := hub.Status.Configuration; configuration != nil {
 		node.Hash = configuration.Hash
 	}

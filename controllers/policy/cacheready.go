@@ -15,13 +15,13 @@ import (
 
 // setFleet says in the status of policy what the hubs report: how many there are,
 // where its agents are in use, and whether their Pods would start without the
-// cloud there.
-func setFleet(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, configurations *fleet.Configurations) error {
+// cloud there. It returns where they are in use.
+func setFleet(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, configurations *fleet.Configurations, now time.Time) (uses, error) {
 	_, nodes, err := rollout.Selectors(policy)
 	if err != nil {
-		return err
+		return uses{}, err
 	}
-	all, found := snapshot.Count(nodes), inUse(policy, snapshot, nodes)
+	all, found := snapshot.Count(nodes), inUse(policy, snapshot, nodes, configurations, now)
 	policy.Status.Nodes = &v1alpha1.NodeCounts{
 		Hubs: int32(all.Hubs), Configured: int32(configured(all.ByHash, policy, configurations)), Unreachable: int32(all.Unreachable),
 		InUse: int32(found.nodes), OfflineReady: int32(found.offlineReady), TooLarge: int32(found.tooLarge.nodes),
@@ -48,7 +48,7 @@ func setFleet(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, configur
 	} else {
 		setCondition(policy, v1alpha1.ConditionCacheTooLarge, false, v1alpha1.ReasonFits, "")
 	}
-	return nil
+	return found, nil
 }
 
 // example are nodes where something is the matter, and what it is on the first.
@@ -86,9 +86,17 @@ type uses struct {
 	notWarm example
 	// reachable are the nodes that can be reached.
 	reachable int
+	// unheard are those of them whose hub seems to be current and has to report first
+	// that it began an agent anew.
+	unheard int
+	// next is how long it takes until the silence of a hub counts, zero if none waits
+	// for that.
+	next time.Duration
 }
 
-func inUse(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, selector labels.Selector) uses {
+// inUse finds where the agents of policy are in use. What a hub reported before an agent
+// returned says nothing of what it has cached.
+func inUse(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, selector labels.Selector, configurations *fleet.Configurations, now time.Time) uses {
 	nodes := snapshot.Users(policy.Spec.CacheAgents, policy.Namespace, selector)
 	found := uses{nodes: len(nodes)}
 	for _, node := range nodes {
@@ -98,9 +106,19 @@ func inUse(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, selector la
 	}
 	for _, node := range nodes {
 		var incomplete, tooLarge, notWarm *v1alpha1.NodeAgent
+		unheard := false
 		for _, name := range policy.Spec.CacheAgents {
-			agent := node.Agent(fleet.Use{Agent: name, Namespace: policy.Namespace})
-			if agent == nil || agent.OfflineReady {
+			use := fleet.Use{Agent: name, Namespace: policy.Namespace}
+			agent := node.Agent(use)
+			if agent == nil {
+				continue
+			}
+			if applied, _ := appliedTime(policy, name); !configurations.Heard(node, use, applied.Time, now) {
+				unheard = true
+				found.next = sooner(found.next, max(applied.Add(fleet.SilentTime).Sub(now), 0))
+				agent = &v1alpha1.NodeAgent{Name: name, Reason: "unknown", Message: "its hub has not reported since the agent returned"}
+			}
+			if agent.OfflineReady {
 				continue
 			}
 			if incomplete == nil {
@@ -112,6 +130,9 @@ func inUse(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, selector la
 			case v1alpha1.NodeAgentNotWarm:
 				notWarm = agent
 			}
+		}
+		if unheard && node.Ready && !node.Stale && configurations.Current(node.Hash, policy.Namespace) {
+			found.unheard++
 		}
 		counts := node.Ready || found.reachable == 0
 		switch {
@@ -143,13 +164,13 @@ func configured(hubs map[string]int, policy *v1alpha1.EdgeHubPolicy, configurati
 }
 
 // hubsBehind says that hubs which can be reached do not work with the configuration
-// in force yet, which is the second result. It matters to policies that go by what
-// hubs say of their agents, and once only: later on it stays false, for other policies
-// change the configuration too.
-func hubsBehind(policy *v1alpha1.EdgeHubPolicy, all fleet.Counts, configurations *fleet.Configurations) (outcome, bool) {
+// in force yet, as far as they have reported, which is the second result. It matters to
+// policies that go by what hubs say of their agents, and once only: later on it stays
+// false, for other policies change the configuration too.
+func hubsBehind(policy *v1alpha1.EdgeHubPolicy, all fleet.Counts, found uses, configurations *fleet.Configurations) (outcome, bool) {
 	done := meta.FindStatusCondition(policy.Status.Conditions, v1alpha1.ConditionRestartsComplete)
 	settled := done != nil && done.Status == metav1.ConditionTrue && done.ObservedGeneration == policy.Generation
-	behind := -configured(all.ReachableByHash, policy, configurations)
+	behind := found.unheard - configured(all.ReachableByHash, policy, configurations)
 	for _, hubs := range all.ReachableByHash {
 		behind += hubs
 	}
@@ -158,13 +179,12 @@ func hubsBehind(policy *v1alpha1.EdgeHubPolicy, all fleet.Counts, configurations
 }
 
 // relistOutcome says how far programs are with listing again through the cache.
-func relistOutcome(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, configurations *fleet.Configurations, now time.Time) outcome {
+func relistOutcome(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, found uses, configurations *fleet.Configurations, now time.Time) outcome {
 	_, nodes, err := rollout.Selectors(policy)
 	if err != nil {
 		return outcome{reason: v1alpha1.ReasonRestartFailed, message: truncate(err.Error())}
 	}
-	found := inUse(policy, snapshot, nodes)
-	waiting, behind := hubsBehind(policy, snapshot.Count(nodes), configurations)
+	waiting, behind := hubsBehind(policy, snapshot.Count(nodes), found, configurations)
 	open, opens, err := rollout.Window(policy.Spec.Restart.Window, now)
 	switch {
 	case err != nil:

@@ -66,7 +66,7 @@ func (r *Reconciler) latestConfig(ctx context.Context) (hubConfig, error) {
 	}
 	state, err := r.applyConfig(ctx)
 	if err == nil && state.malformed == nil {
-		r.configurations.Set(state.hash, state.tenants.digests(state.config), r.now())
+		r.configurations.Set(state.hash, state.tenants.digests(state.config), state.tenants.uses(state.config), r.now())
 	}
 	r.latest, r.latestAt = nil, changes
 	if err == nil && state.settled {

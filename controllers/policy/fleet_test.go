@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/controllers/fleet"
 )
 
 func message(policy *v1alpha1.EdgeHubPolicy, kind string) string {
@@ -99,6 +100,123 @@ func TestTenantsDoNotWaitForEachOther(t *testing.T) {
 	e.Expect(policy.Status.Agents).To(HaveLen(2))
 	e.Expect(policy.Status.Nodes.Configured).To(BeZero())
 }
+
+// TestAnAgentThatWasAwayIsNotReady: what a hub reported before an agent left and came
+// back says nothing of its cache, which the hub has dropped, although the configuration
+// is, letter for letter, the one that it reported.
+func TestAnAgentThatWasAwayIsNotReady(t *testing.T) {
+	anew := func(e *env, change func(*v1alpha1.EdgeHubPolicySpec)) {
+		e.delete("one")
+		e.Expect(e.configMap().Data["cache_agents"]).To(BeEmpty())
+		policy := &v1alpha1.EdgeHubPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "one"}}
+		policy.Spec.CacheAgents = []string{"a"}
+		change(&policy.Spec)
+		e.Expect(e.client.Create(e.t.Context(), policy)).To(Succeed())
+	}
+	for name, away := range map[string]func(e *env){
+		"the policy is deleted and made anew": func(e *env) { anew(e, func(*v1alpha1.EdgeHubPolicySpec) {}) },
+		"and has a podSelector": func(e *env) {
+			anew(e, func(s *v1alpha1.EdgeHubPolicySpec) { s.PodSelector = &v1alpha1.LabelSelector{} })
+		},
+		"and has the strategy Relist": func(e *env) {
+			anew(e, func(s *v1alpha1.EdgeHubPolicySpec) {
+				s.Restart.Strategy, s.Restart.Paused = v1alpha1.Relist, true // so that the configuration is the same
+			})
+		},
+		"the agent is removed from the policy and added again": func(e *env) {
+			for _, agents := range [][]string{{"other"}, {"a"}} {
+				policy := e.reconcile("one")
+				policy.Spec.CacheAgents = agents
+				e.Expect(e.client.Update(e.t.Context(), policy)).To(Succeed())
+				e.reconcile("one")
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t)
+			e.edgeNode("n1")
+			pod := e.pod("app", "n1", e.replicaSet("app"))
+			e.create("one", "a")
+			e.reconcile("one")
+			row := agent("a", "")
+			row.Since, row.Pods = metav1.NewTime(time.Now().Add(-time.Hour)), []v1alpha1.NodePod{{Name: pod.Name, UID: pod.UID}}
+			e.hubReports("n1", row)
+			e.clock = e.clock.Add(time.Minute)
+			before := e.config()
+			e.expectCondition(e.reconcile("one"), "Ready", "True", "Ready")
+			nextSecond()
+
+			away(e)
+			policy, result, err := e.tryReconcile("one")
+			e.Expect(err).NotTo(HaveOccurred())
+			e.Expect(e.config()).To(Equal(before))
+			e.expectCondition(policy, "Ready", "False", "WaitingForHubs")
+			e.expectCondition(policy, "RestartsComplete", "False", "WaitingForHubs")
+			e.expectCondition(policy, "CacheReady", "False", "CacheIncomplete")
+			e.Expect(message(policy, "CacheReady")).To(Equal(
+				`Pods would start without the cloud on 0 of 1 node: agent "a" on node n1 is unknown, its hub has not reported since the agent returned`))
+			e.Expect(result.RequeueAfter).To(And(BeNumerically(">", 0), BeNumerically("<=", fleet.SilentTime)))
+			e.Expect(e.client.Get(t.Context(), client.ObjectKeyFromObject(pod), pod)).To(Succeed())
+			e.Expect(pod.DeletionTimestamp).To(BeNil())
+
+			// A hub that did not notice has nothing to report.
+			began, clock := e.clock, e.clock
+			for e.clock.Sub(began) < 2*fleet.SilentTime {
+				_, result, err := e.tryReconcile("one")
+				e.Expect(err).NotTo(HaveOccurred())
+				if result.RequeueAfter == 0 {
+					break
+				}
+				e.clock = e.clock.Add(result.RequeueAfter)
+			}
+			policy = e.reconcile("one")
+			e.expectCondition(policy, "Ready", "True", "Ready")
+			e.expectCondition(policy, "CacheReady", "True", "OfflineReady")
+
+			// One that did says so.
+			e.clock = clock
+			row.Since, row.OfflineReady, row.Reason = metav1.Now(), false, v1alpha1.NodeAgentNotWarm
+			e.hubReports("n1", row)
+			policy = e.reconcile("one")
+			e.expectCondition(policy, "CacheReady", "False", "CacheIncomplete")
+			e.Expect(message(policy, "CacheReady")).To(ContainSubstring(`agent "a" on node n1 is NotWarm`))
+			if policy.Spec.Restart.Strategy == v1alpha1.RollingRestart {
+				e.Expect(policy.Status.Pods.Pending + policy.Status.Pods.Unavailable).NotTo(BeZero())
+			}
+		})
+	}
+}
+
+// TestTheSilenceOfAHubCountsInTime: where nothing else is left to do the policy is
+// looked at again when it does.
+func TestTheSilenceOfAHubCountsInTime(t *testing.T) {
+	e := newEnv(t)
+	e.edgeNode("n1")
+	create := func() {
+		policy := &v1alpha1.EdgeHubPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "one"}}
+		policy.Spec.CacheAgents, policy.Spec.Restart.Strategy = []string{"a"}, v1alpha1.NeverRestart
+		e.Expect(e.client.Create(t.Context(), policy)).To(Succeed())
+	}
+	create()
+	e.reconcile("one")
+	e.hubReports("n1", agent("a", ""))
+	e.expectCondition(e.reconcile("one"), "CacheReady", "True", "OfflineReady")
+	nextSecond()
+	e.delete("one")
+	create()
+	policy, result, err := e.tryReconcile("one")
+	e.Expect(err).NotTo(HaveOccurred())
+	e.expectCondition(policy, "CacheReady", "False", "CacheIncomplete")
+	e.Expect(result.RequeueAfter).To(And(BeNumerically(">", 0), BeNumerically("<=", fleet.SilentTime+time.Since(e.clock))))
+	e.clock = e.clock.Add(result.RequeueAfter)
+	policy, result, err = e.tryReconcile("one")
+	e.Expect(err).NotTo(HaveOccurred())
+	e.expectCondition(policy, "CacheReady", "True", "OfflineReady")
+	e.Expect(result.RequeueAfter).To(BeZero())
+}
+
+// nextSecond waits for it: times of reports have whole seconds.
+func nextSecond() { time.Sleep(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) }
 
 func TestNodeSelectorOfTheFleet(t *testing.T) {
 	e := newEnv(t)

@@ -145,9 +145,10 @@ func (r *Reconciler) reconcile(ctx context.Context, policy *v1alpha1.EdgeHubPoli
 		asWritten := state.tenants.asWritten(policy)
 		setCondition(policy, v1alpha1.ConditionAsWritten, asWritten.done, asWritten.reason, asWritten.message)
 	}
+	var found uses
 	snapshot, err := r.fleet.Snapshot(ctx)
 	if err == nil {
-		err = setFleet(policy, snapshot, r.configurations)
+		found, err = setFleet(policy, snapshot, r.configurations, r.now())
 	}
 	if err != nil {
 		setConditions(policy, config, outcome{reason: v1alpha1.ReasonRestartFailed, message: truncate(err.Error())})
@@ -159,23 +160,24 @@ func (r *Reconciler) reconcile(ctx context.Context, policy *v1alpha1.EdgeHubPoli
 		policy.Status.Pods, policy.Status.Restarted = nil, ""
 		restarts := waitingForConfig()
 		if config.done {
-			restarts = relistOutcome(policy, snapshot, r.configurations, r.now())
+			restarts = relistOutcome(policy, snapshot, found, r.configurations, r.now())
 		}
 		setConditions(policy, config, restarts)
 		if policy.Spec.Restart.Window != nil {
-			return windowInterval, nil
+			return sooner(windowInterval, found.next), nil
 		}
-		return 0, nil
+		return found.next, nil
 	case !config.done && strategy != v1alpha1.NeverRestart:
 		r.restarter.Forget(client.ObjectKeyFromObject(policy).String())
 		setConditions(policy, config, waitingForConfig())
-		return 0, nil
+		return found.next, nil
 	}
-	return r.restart(ctx, policy, config, snapshot)
+	next, err := r.restart(ctx, policy, config, snapshot, found)
+	return sooner(next, found.next), err
 }
 
 // restart brings the rollout of policy forward, whose agents are all applied.
-func (r *Reconciler) restart(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, config outcome, snapshot *fleet.Snapshot) (time.Duration, error) {
+func (r *Reconciler) restart(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, config outcome, snapshot *fleet.Snapshot, found uses) (time.Duration, error) {
 	gate := newGate(policy, r.now())
 	within, cancel := context.WithTimeout(ctx, stepTimeout)
 	defer cancel()
@@ -185,7 +187,7 @@ func (r *Reconciler) restart(ctx context.Context, policy *v1alpha1.EdgeHubPolicy
 	if restarts.done && restarts.reason != v1alpha1.ReasonNotRequested && policy.Spec.PodSelector == nil {
 		// Hubs that do not know the agents yet can't say who sends them.
 		_, nodes, _ := rollout.Selectors(policy) // Step has parsed them
-		if waiting, behind := hubsBehind(policy, snapshot.Count(nodes), r.configurations); behind {
+		if waiting, behind := hubsBehind(policy, snapshot.Count(nodes), found, r.configurations); behind {
 			restarts = waiting
 		}
 	}

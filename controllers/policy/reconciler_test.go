@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/events"
@@ -224,14 +225,17 @@ func (e *env) nodeReady(name string, ready corev1.ConditionStatus) {
 }
 
 // hubReports lets the hub of a node report agents, and that it works with the
-// ConfigMap as it is now.
+// ConfigMap as it is now. It applies as hubs do, so that it is known when.
 func (e *env) hubReports(name string, agents ...v1alpha1.NodeAgent) {
 	e.t.Helper()
-	hub := &v1alpha1.EdgeHubNode{}
-	e.Expect(e.client.Get(e.t.Context(), client.ObjectKey{Name: name}, hub)).To(Succeed())
-	hub.Status.Configuration = &v1alpha1.NodeConfiguration{Hash: hubconfig.Hash(e.config())}
-	hub.Status.Agents = agents
-	e.Expect(e.client.Status().Update(e.t.Context(), hub)).To(Succeed())
+	now := metav1.Now()
+	status, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&v1alpha1.EdgeHubNodeStatus{
+		ReportTime: &now, Configuration: &v1alpha1.NodeConfiguration{Hash: hubconfig.Hash(e.config())}, Agents: agents,
+	})
+	e.Expect(err).NotTo(HaveOccurred())
+	hub := &unstructured.Unstructured{Object: map[string]any{"metadata": map[string]any{"name": name}, "status": status}}
+	hub.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("EdgeHubNode"))
+	e.Expect(e.client.Status().Apply(e.t.Context(), client.ApplyConfigurationFromUnstructured(hub), client.FieldOwner("edge-hub"), client.ForceOwnership)).To(Succeed())
 }
 
 // replicaSet makes one that wants a Pod, which nobody makes.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
+	"github.com/edgehub-io/edge-hub/controllers/fleet"
 	"github.com/edgehub-io/edge-hub/controllers/rollout"
 )
 
@@ -157,6 +158,17 @@ func (t tenants) digests(config hubconfig.Config) map[string]uint64 {
 		digests[namespace] = hash.Sum64()
 	}
 	return digests
+}
+
+// uses are what config caches because of policies.
+func (t tenants) uses(config hubconfig.Config) map[fleet.Use]bool {
+	uses := make(map[fleet.Use]bool, len(t.claims))
+	for at := range t.claims {
+		if config.Admits(at.agent, at.namespace) {
+			uses[fleet.Use{Agent: at.agent, Namespace: at.namespace}] = true
+		}
+	}
+	return uses
 }
 
 // relist are the namespaces of each agent whose watches shall begin with a list

@@ -167,7 +167,8 @@ func (o *observer) observe(ctx context.Context, object *corev1.Pod) (Pod, error)
 		return pod, o.observeOther(ctx, &pod)
 	}
 	pod.Edge, pod.NodeReady, pod.NodeLostAt = true, node.Ready, node.LostAt
-	pod.HubCurrent = o.Configurations.Current(node.Hash, o.policy.Namespace)
+	pod.HubCurrent = o.Configurations.Current(node.Hash, o.policy.Namespace) &&
+		!slices.ContainsFunc(o.policy.Status.Agents, func(agent v1alpha1.AgentStatus) bool { return !o.heard(node, agent) })
 	switch {
 	case node.Cordoned && pod.Kind != "DaemonSet":
 		pod.Hindrance = "its node is cordoned"
@@ -194,12 +195,20 @@ func toleratesAll(pod *corev1.Pod, taints []corev1.Taint) bool {
 	return true
 }
 
+// heard reports whether what the hub of node said last counts for an agent of the policy.
+func (o *observer) heard(node *fleet.Node, agent v1alpha1.AgentStatus) bool {
+	return o.Configurations.Heard(node, fleet.Use{Agent: agent.Name, Namespace: o.policy.Namespace}, agent.AppliedTime.Time, o.Now)
+}
+
 // judge says whether the policy is about pod, and whether it has to be restarted.
 func (o *observer) judge(pod *Pod, object *corev1.Pod, node *fleet.Node) {
 	pod.Selected = o.selects(object)
 	until, started := o.cutoff, startedAt(object)
 	for _, agent := range o.policy.Status.Agents {
 		row := node.Agent(fleet.Use{Agent: agent.Name, Namespace: object.Namespace})
+		if row != nil && !o.heard(node, agent) {
+			row = nil
+		}
 		if o.pods == nil {
 			// Only the agents that the Pod was seen to send matter to it.
 			if !fleet.Sends(row, object.UID) {

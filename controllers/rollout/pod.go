@@ -40,7 +40,7 @@ type Pod struct {
 	NodeReady  bool
 	NodeLostAt time.Time
 	// HubCurrent is true if the hub of that node works with what the configuration
-	// in force says of the Pod's namespace.
+	// in force says of the Pod's namespace, and what it said last counts.
 	HubCurrent bool
 	// Hindrance is why a restart is of no use as long as that is so, or ends with a Pod
 	// that can't be scheduled; empty if there is none.
