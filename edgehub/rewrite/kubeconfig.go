@@ -30,6 +30,10 @@ func (r *Rewriter) config(value string) string {
 	each(wanted, "clusters", "cluster", func(cluster map[string]any) {
 		if _, ok := cluster["server"]; ok {
 			cluster["server"] = r.url
+			// They are for the server that was named: the hub's certificate has no
+			// other name than its own, and no proxy leads to the node's own address.
+			delete(cluster, "tls-server-name")
+			delete(cluster, "proxy-url")
 		}
 	})
 	// Where it will do, a line is changed and all else stays as it is.

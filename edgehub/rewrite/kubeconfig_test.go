@@ -57,6 +57,34 @@ func TestKubeconfigsInAllForms(t *testing.T) {
 	}
 }
 
+// TestWhatIsForAnotherServerIsNotForTheHub: a name that it is verified by, and a proxy.
+func TestWhatIsForAnotherServerIsNotForTheHub(t *testing.T) {
+	r := resources["configmaps"].rewriter(t, "get")
+	block := fmt.Sprintf(kubeconfig, "https://10.0.0.1:6443\n    tls-server-name: kube.example.com\n    proxy-url: http://proxy:3128")
+	inJSON, err := yaml.YAMLToJSON([]byte(block))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{block, string(inJSON)} {
+		before, err := clientcmd.Load([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, err := clientcmd.Load([]byte(r.config(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if was := before.Clusters["default"]; was.TLSServerName == "" || was.ProxyURL == "" {
+			t.Fatalf("%s says nothing of another server", text)
+		}
+		for name, c := range after.Clusters {
+			if c.Server != "https://169.254.2.1:10268" || c.TLSServerName != "" || c.ProxyURL != "" || c.CertificateAuthority != before.Clusters[name].CertificateAuthority {
+				t.Errorf("%s: %s becomes %+v", text, name, c)
+			}
+		}
+	}
+}
+
 // TestWhatIsNoKubeconfigStays, and one with a certificate.
 func TestWhatIsNoKubeconfigStays(t *testing.T) {
 	r := resources["configmaps"].rewriter(t, "get")
