@@ -333,6 +333,22 @@ func TestTheManifestIsWhereTheKubeletLooks(t *testing.T) {
 	}
 }
 
+// TestAStaticPodPathMayBeRelative: the kubelet takes it from where its configuration is
+// (pkg/kubelet/kubeletconfig/configfiles, Load).
+func TestAStaticPodPathMayBeRelative(t *testing.T) {
+	asRoot(t)
+	root := newRoot(t, "system:node:edge-1")
+	if err := errors.Join(os.WriteFile(root+DefaultKubeletConfig, []byte("staticPodPath: static"), 0o600), os.Mkdir(root+"/var/lib/kubelet/static", 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Install(t.Context(), optionsFor(root)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(root + "/var/lib/kubelet/static/" + manifestName); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestTheKubeletIsRestartedBeforeTheHubGoes, whatever was said to be done.
 func TestTheKubeletIsRestartedBeforeTheHubGoes(t *testing.T) {
 	asRoot(t)

@@ -87,7 +87,7 @@ func (k *kubelet) identify(o *Options) error {
 }
 
 // staticPodPath is where the kubelet's configuration has its static Pods, empty if it
-// does not say.
+// does not say. The kubelet takes one that is not absolute from where its configuration is.
 func (o *Options) staticPodPath() (string, error) {
 	content, err := os.ReadFile(o.path(o.KubeletConfig))
 	if err != nil {
@@ -101,6 +101,9 @@ func (o *Options) staticPodPath() (string, error) {
 	}
 	if config.StaticPodPath == "" {
 		return "", nil
+	}
+	if !filepath.IsAbs(config.StaticPodPath) {
+		return filepath.Join(filepath.Dir(o.KubeletConfig), config.StaticPodPath), nil
 	}
 	return filepath.Clean(config.StaticPodPath), nil
 }
