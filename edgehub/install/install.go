@@ -391,17 +391,14 @@ func eventually(ctx context.Context, f func(context.Context) error) error {
 }
 
 // sourceOf is the address that the node reaches a server from. Nothing is sent.
-func sourceOf(host string) (string, error) {
+func sourceOf(host string) (netip.Addr, error) {
 	conn, err := net.Dial("udp", host)
 	if err != nil {
-		return "", err
+		return netip.Addr{}, err
 	}
 	defer func() { _ = conn.Close() }()
 	address, err := netip.ParseAddrPort(conn.LocalAddr().String())
-	if err != nil {
-		return "", err
-	}
-	return address.Addr().Unmap().String(), nil
+	return address.Addr().Unmap(), err
 }
 
 // exists reports whether a file is there.

@@ -146,6 +146,27 @@ func TestThePodMayDoLittle(t *testing.T) {
 	}
 }
 
+// TestALoopbackAddressIsNotTheNodes: a load balancer on the node is reached from one, and
+// no serving certificate is approved for ::1.
+func TestALoopbackAddressIsNotTheNodes(t *testing.T) {
+	for _, host := range []string{"[::1]", "127.0.0.1"} {
+		if _, err := sourceOf(host + ":6443"); err != nil {
+			t.Logf("NOT TESTED: %s: %v", host, err)
+			continue
+		}
+		o := optionsFor(t.TempDir())
+		o.defaults()
+		o.NodeIPs = nil
+		manifest, err := o.pod(&kubelet{node: "edge-1", certFile: "/pki/c", keyFile: "/pki/c", origin: way{server: "https://" + host + ":6443"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(manifest), "--node-ip") {
+			t.Errorf("%s: the hub asks for a certificate for a loopback address:\n%s", host, manifest)
+		}
+	}
+}
+
 // tree is every file below a directory with its mode and content.
 func tree(t *testing.T, root string) map[string]string {
 	t.Helper()

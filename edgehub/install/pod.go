@@ -28,7 +28,11 @@ func (o *Options) pod(k *kubelet) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the node's address is not known, name it with --node-ip: %w", err)
 		}
-		nodeIPs = []string{address}
+		// A balancer on the node itself is reached from where nobody else reaches the
+		// node, and no certificate is approved for ::1.
+		if !address.IsLoopback() {
+			nodeIPs = []string{address.String()}
+		}
 	}
 	args := []string{
 		"run", "--kubeconfig=" + hubKubeconfig, "--certificate-authority=" + authorityFile, "--client-ca-file=" + authorityFile,
