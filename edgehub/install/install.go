@@ -109,7 +109,8 @@ func (o *Options) defaults() {
 		o.root = "/"
 	}
 	if o.Manifests == "" {
-		if o.Manifests, _ = o.staticPodPath(); o.Manifests == "" { // Preflight tells of the error
+		config, _ := o.kubeletConfig() // Preflight tells of the error
+		if o.Manifests = config.StaticPodPath; o.Manifests == "" {
 			o.Manifests = DefaultManifests
 		}
 	}

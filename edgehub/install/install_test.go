@@ -354,6 +354,22 @@ func TestTheManifestIsWhereTheKubeletLooks(t *testing.T) {
 	}
 }
 
+// TestTheHubKnowsTheClustersDomain as the kubelet does: the operator approves no
+// certificate for the Service's name in another one.
+func TestTheHubKnowsTheClustersDomain(t *testing.T) {
+	asRoot(t)
+	root := newRoot(t, "system:node:edge-1")
+	if err := os.WriteFile(root+DefaultKubeletConfig, []byte("staticPodPath: /etc/kubernetes/manifests\nclusterDomain: corp.example\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Install(t.Context(), optionsFor(root)); err != nil {
+		t.Fatal(err)
+	}
+	if args := readPod(t, root).Spec.Containers[0].Args; !slices.Contains(args, "--cluster-domain=corp.example") {
+		t.Errorf("the hub is run with %v", args)
+	}
+}
+
 // TestAStaticPodPathMayBeRelative: the kubelet takes it from where its configuration is
 // (pkg/kubelet/kubeletconfig/configfiles, Load).
 func TestAStaticPodPathMayBeRelative(t *testing.T) {

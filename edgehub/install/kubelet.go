@@ -86,26 +86,30 @@ func (k *kubelet) identify(o *Options) error {
 	return nil
 }
 
-// staticPodPath is where the kubelet's configuration has its static Pods, empty if it
-// does not say. The kubelet takes one that is not absolute from where its configuration is.
-func (o *Options) staticPodPath() (string, error) {
+// kubeletConfig is what the kubelet's configuration says, each empty if it does not.
+type kubeletConfig struct {
+	StaticPodPath string `json:"staticPodPath"`
+	ClusterDomain string `json:"clusterDomain"`
+}
+
+// kubeletConfig reads the kubelet's configuration. The kubelet takes a path that is not
+// absolute from where that is.
+func (o *Options) kubeletConfig() (config kubeletConfig, err error) {
 	content, err := os.ReadFile(o.path(o.KubeletConfig))
 	if err != nil {
-		return "", fmt.Errorf("the kubelet's configuration: %w", err)
-	}
-	var config struct {
-		StaticPodPath string `json:"staticPodPath"`
+		return kubeletConfig{}, fmt.Errorf("the kubelet's configuration: %w", err)
 	}
 	if err := yaml.Unmarshal(content, &config); err != nil {
-		return "", fmt.Errorf("the kubelet's configuration %s: %w", o.KubeletConfig, err)
+		return kubeletConfig{}, fmt.Errorf("the kubelet's configuration %s: %w", o.KubeletConfig, err)
 	}
-	if config.StaticPodPath == "" {
-		return "", nil
+	switch {
+	case config.StaticPodPath == "":
+	case filepath.IsAbs(config.StaticPodPath):
+		config.StaticPodPath = filepath.Clean(config.StaticPodPath)
+	default:
+		config.StaticPodPath = filepath.Join(filepath.Dir(o.KubeletConfig), config.StaticPodPath)
 	}
-	if !filepath.IsAbs(config.StaticPodPath) {
-		return filepath.Join(filepath.Dir(o.KubeletConfig), config.StaticPodPath), nil
-	}
-	return filepath.Clean(config.StaticPodPath), nil
+	return config, nil
 }
 
 // absolute is a path that a kubeconfig names from where it is.

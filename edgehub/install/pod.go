@@ -42,6 +42,10 @@ func (o *Options) pod(k *kubelet) ([]byte, error) {
 	if k.certFile == k.keyFile { // else it is in the hub's kubeconfig
 		args = append(args, "--bootstrap-credential="+k.certFile)
 	}
+	// Else no certificate is approved where the operator knows another one.
+	if config, _ := o.kubeletConfig(); config.ClusterDomain != "" {
+		args = append(args, "--cluster-domain="+config.ClusterDomain)
+	}
 	for _, server := range servers {
 		args = append(args, "--server="+server)
 	}

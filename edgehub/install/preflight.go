@@ -102,7 +102,8 @@ func (o *Options) lookAtStaticPods(f *findings) {
 	if err == nil && !info.IsDir() {
 		err = fmt.Errorf("%s is no directory", o.Manifests)
 	}
-	said, unknown := o.staticPodPath()
+	config, unknown := o.kubeletConfig()
+	said := config.StaticPodPath
 	switch {
 	case err != nil:
 		f.add("manifests", err, "")
