@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"sync"
 
 	"k8s.io/client-go/rest"
 
@@ -45,8 +44,24 @@ func (h *hub) runCertificates(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h.certificates.Run(ctx, certificates.Clients{Own: own, Bootstrap: sync.OnceValues(h.bootstrapClient)})
+	h.certificates.Run(ctx, certificates.Clients{Own: own, Bootstrap: h.bootstrapper()})
 	return nil
+}
+
+// bootstrapper returns one bootstrapClient. A credential that can't be read may be there
+// the next time. It is called by one goroutine.
+func (h *hub) bootstrapper() func() (rest.Interface, error) {
+	var client rest.Interface
+	return func() (rest.Interface, error) {
+		if client != nil {
+			return client, nil
+		}
+		made, err := h.bootstrapClient()
+		if err == nil {
+			client = made
+		}
+		return made, err
+	}
 }
 
 // bootstrapClient has the credential that the hub asks for its first client
