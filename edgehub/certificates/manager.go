@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"net/http"
 	"net/netip"
 	"os"
 	"sync"
@@ -162,6 +163,27 @@ func (m *Manager) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Certif
 		return current, nil
 	}
 	return &tls.Certificate{}, nil
+}
+
+// Watch returns rt, which sends the hub's own requests, watched for a kube-apiserver that
+// does not know the client certificate, perhaps because its authority was replaced: then
+// another one is asked for. A 401 without Audit-Id is not kube-apiserver's.
+func (m *Manager) Watch(rt http.RoundTripper) http.RoundTripper { return watched{m, rt} }
+
+type watched struct {
+	*Manager
+	http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (w watched) RoundTrip(req *http.Request) (*http.Response, error) {
+	shown := w.client.current.Load()
+	resp, err := w.RoundTripper.RoundTrip(req)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized && resp.Header.Get("Audit-Id") != "" &&
+		shown != nil && shown == w.client.current.Load() {
+		w.rejected.Store(true)
+	}
+	return resp, err
 }
 
 // AwaitClient waits until there is a client certificate.

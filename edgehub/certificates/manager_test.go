@@ -336,6 +336,56 @@ func TestAnExpiredOrUnknownClientCertificateIsReplacedByBootstrap(t *testing.T) 
 	})
 }
 
+// TestACertificateThatKubeAPIServerDoesNotKnowIsNotKeptForLife: its authority may be
+// replaced long before the certificate is to be renewed. The hub's own requests show it.
+func TestACertificateThatKubeAPIServerDoesNotKnowIsNotKeptForLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewWithT(t)
+		c := newCloud(t)
+		m, stop := start(t, Options{State: openDir(t)}, c.clients())
+		defer stop()
+		time.Sleep(time.Minute)
+		before, _ := serials(m)
+		answers := func(user, auditID string) {
+			rt := m.Watch(roundTripper(func(req *http.Request) (*http.Response, error) {
+				resp, err := as{c, user}.RoundTrip(req)
+				if err == nil && auditID != "" {
+					resp.Header.Set("Audit-Id", auditID)
+				}
+				return resp, err
+			}))
+			req, err := http.NewRequest(http.MethodGet, "https://cloud/api/v1/namespaces/kube-system/configmaps/edge-hub-cfg", nil)
+			g.Expect(err).NotTo(HaveOccurred())
+			resp, err := rt.RoundTrip(req)
+			g.Expect(err).NotTo(HaveOccurred())
+			resp.Body.Close()
+		}
+
+		c.set(func() { c.status["own"], c.status["forbidden"] = http.StatusUnauthorized, http.StatusForbidden })
+		answers("own", "")
+		answers("forbidden", "1")
+		time.Sleep(time.Hour)
+		g.Expect(c.asked()).To(HaveLen(2), "a gateway's 401, and a 403")
+
+		answers("own", "1")
+		time.Sleep(2 * time.Minute)
+		g.Expect(c.asked()[2:]).To(Equal([]string{"bootstrap kubernetes.io/kube-apiserver-client"}))
+		after, _ := serials(m)
+		g.Expect(after).NotTo(Equal(before))
+
+		// Nor does it know the new one: nobody is flooded with requests.
+		for range 10 * 60 {
+			answers("own", "1")
+			time.Sleep(time.Minute)
+		}
+		g.Expect(len(c.asked())).To(BeNumerically("<", 80))
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
 func TestWithoutAnyCredentialThereIsAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := NewWithT(t)

@@ -216,6 +216,9 @@ func newHub(options Options, state *os.Root, files journal.FS) (*hub, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read --kubeconfig: %w", err)
 	}
+	if h.certificates != nil {
+		rt = h.certificates.Watch(rt)
+	}
 	h.client = &http.Client{Transport: rt, CheckRedirect: noRedirect}
 	h.limiter = limits.New(options.Limits, func(r *http.Request) (limits.Caller, bool) {
 		id, ok := h.identity.Proven(r)
