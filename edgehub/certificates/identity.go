@@ -103,6 +103,13 @@ func (i *identity) dueIn(now time.Time) (time.Duration, string) {
 	return i.renewAt.Sub(now), "most of its life has passed"
 }
 
+// renewNow makes a certificate due.
+func (i *identity) renewNow() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.renewAt = time.Time{}
+}
+
 // keep renews a certificate whenever it is due, until ctx is done.
 func (m *Manager) keep(ctx context.Context, i *identity, clients Clients) {
 	retry := firstRetry
@@ -123,7 +130,9 @@ func (m *Manager) keep(ctx context.Context, i *identity, clients Clients) {
 		case err == nil:
 			m.metrics.renewals.WithLabelValues(i.name, resultIssued).Inc()
 			// A new certificate may be as unknown as the former one.
-			if !rejected {
+			if rejected {
+				m.serving.renewNow() // its authority may be that which was replaced
+			} else {
 				retry = firstRetry
 			}
 			_ = sleep(ctx, max(retry, m.options.CheckInterval))

@@ -368,8 +368,8 @@ func TestACertificateThatKubeAPIServerDoesNotKnowIsNotKeptForLife(t *testing.T) 
 		g.Expect(c.asked()).To(HaveLen(2), "a gateway's 401, and a 403")
 
 		answers("own", "1")
-		time.Sleep(2 * time.Minute)
-		g.Expect(c.asked()[2:]).To(Equal([]string{"bootstrap kubernetes.io/kube-apiserver-client"}))
+		time.Sleep(90 * time.Second)
+		g.Expect(c.asked()[2:]).To(And(Not(BeEmpty()), HaveEach("bootstrap kubernetes.io/kube-apiserver-client")))
 		after, _ := serials(m)
 		g.Expect(after).NotTo(Equal(before))
 
@@ -379,6 +379,30 @@ func TestACertificateThatKubeAPIServerDoesNotKnowIsNotKeptForLife(t *testing.T) 
 			time.Sleep(time.Minute)
 		}
 		g.Expect(len(c.asked())).To(BeNumerically("<", 80))
+	})
+}
+
+// TestAServingCertificateOfAnAuthorityThatWasReplacedIsToo: who trusts the new one alone,
+// such as the kubelet, refuses it.
+func TestAServingCertificateOfAnAuthorityThatWasReplacedIsToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewWithT(t)
+		c := newCloud(t)
+		m, stop := start(t, Options{State: openDir(t)}, c.clients())
+		defer stop()
+		time.Sleep(time.Minute)
+		c.set(func() {
+			c.status["own"] = http.StatusUnauthorized
+			c.decide = func(r *certificatesv1.CertificateSigningRequest) {
+				c.status["own"] = 0
+				c.sign(r)
+			}
+		})
+		m.rejected.Store(true)
+		time.Sleep(5 * time.Minute)
+		g.Expect(c.asked()[2:]).To(Equal([]string{"bootstrap kubernetes.io/kube-apiserver-client", "own kubernetes.io/kubelet-serving"}))
+		time.Sleep(time.Hour)
+		g.Expect(c.asked()).To(HaveLen(4), "once is enough")
 	})
 }
 
