@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-logr/logr"
 	. "github.com/onsi/gomega"
@@ -167,6 +169,21 @@ func TestDecisionsAreWrittenOnce(t *testing.T) {
 		e.Expect(e.events.Events).To(BeEmpty())
 	}
 	e.Expect(e.reconcile("deleted")).To(Equal(ctrl.Result{}))
+}
+
+// TestALargeRequestIsDeniedToo: the reason quotes what was asked for, and neither etcd nor
+// an event takes any length of it.
+func TestALargeRequestIsDeniedToo(t *testing.T) {
+	e := newEnv(t)
+	large := clientRequest()
+	large.template.Subject.CommonName = "edgehub:node:" + strings.Repeat("ü", 450_000)
+	name := e.create(large)
+	e.Expect(e.reconcile(name)).To(Equal(ctrl.Result{}))
+	e.Expect(e.decision(name)).To(Equal("Denied WrongSubject"))
+	var note string
+	e.Expect(e.events.Events).To(Receive(&note))
+	e.Expect(len(strings.TrimPrefix(note, "Warning Denied "))).To(BeNumerically("<=", 1024))
+	e.Expect(utf8.ValidString(note)).To(BeTrue())
 }
 
 func TestTheNodeIsWaitedFor(t *testing.T) {

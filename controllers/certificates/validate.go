@@ -42,8 +42,16 @@ type denial struct{ reason, message string }
 
 func (d *denial) Error() string { return d.reason + ": " + d.message }
 
+// maxMessage in bytes leaves room for the reason in an event, whose note may have 1024.
+// Who asks chooses names of any length.
+const maxMessage = 900
+
 func deny(reason, format string, arguments ...any) error {
-	return &denial{reason, fmt.Sprintf(format, arguments...)}
+	message := fmt.Sprintf(format, arguments...)
+	if len(message) > maxMessage {
+		message = strings.ToValidUTF8(message[:maxMessage], "") + "…"
+	}
+	return &denial{reason, message}
 }
 
 // facts are what a request is judged by, beside itself.
