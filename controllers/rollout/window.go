@@ -40,7 +40,7 @@ func Window(window *v1alpha1.RestartWindow, now time.Time) (open bool, opens tim
 	}
 	year, month, day := now.In(zone).Date()
 	at := func(offset int, clock time.Time) time.Time {
-		return time.Date(year, month, day+offset, clock.Hour(), clock.Minute(), 0, 0, zone)
+		return onWall(time.Date(year, month, day+offset, clock.Hour(), clock.Minute(), 0, 0, time.UTC), zone)
 	}
 	// The window of yesterday may last until today; a week later each day has had
 	// its turn, save that the clock skipped it.
@@ -55,6 +55,25 @@ func Window(window *v1alpha1.RestartWindow, now time.Time) (open bool, opens tim
 		return false, from, nil
 	}
 	return false, time.Time{}, fmt.Errorf("spec.restart.window: it never opens")
+}
+
+// onWall returns when a clock on the wall of zone shows what one in UTC shows at shown.
+// time.Date does not say which of two times it returns where the clock is put forward
+// or back.
+func onWall(shown time.Time, zone *time.Location) time.Time {
+	at := func(days int) (at time.Time, shows bool) {
+		_, offset := shown.AddDate(0, 0, days).In(zone).Zone()
+		at = shown.Add(-time.Duration(offset) * time.Second).In(zone)
+		_, there := at.Zone()
+		return at, there == offset
+	}
+	// The offset before a change comes first: by it a time that is skipped is later,
+	// and one that is shown twice the first of the two.
+	before, shows := at(-1)
+	if after, late := at(1); !shows && late {
+		return after
+	}
+	return before
 }
 
 func opensOn(window *v1alpha1.RestartWindow, day time.Weekday) bool {

@@ -39,6 +39,14 @@ func TestWindow(t *testing.T) {
 		{"a window that is skipped whole", window("02:10", "02:50", "Europe/Berlin"), "2026-03-29T01:20:00Z", ""},
 		{"an hour that comes twice", window("02:00", "04:00", "Europe/Berlin"), "2026-10-25T02:30:00Z", ""},
 		{"and is longer", window("02:00", "04:00", "Europe/Berlin"), "2026-10-25T03:00:00Z", "2026-10-26T01:00:00Z"},
+		{"a time that comes twice", window("02:30", "04:00", "Europe/Berlin"), "2026-10-25T00:20:00Z", "2026-10-25T00:30:00Z"},
+		{"and ends a window once", window("01:00", "02:30", "Europe/Berlin"), "2026-10-25T00:30:00Z", "2026-10-26T00:00:00Z"},
+		// West of Greenwich, from 02:00 to 03:00 on 8 March, and from 02:00 to 01:00 on 1 November.
+		{"a time that is skipped in the west", window("02:30", "04:00", "America/New_York"), "2026-03-08T06:50:00Z", "2026-03-08T07:30:00Z"},
+		{"a window that is skipped whole in the west", window("02:10", "02:50", "America/New_York"), "2026-03-08T07:20:00Z", ""},
+		{"a window that begins before it", window("01:00", "02:30", "America/New_York"), "2026-03-08T06:50:00Z", ""},
+		{"a time that comes twice in the west", window("01:30", "03:00", "America/New_York"), "2026-11-01T05:20:00Z", "2026-11-01T05:30:00Z"},
+		{"a day that is skipped", window("10:00", "11:00", "Pacific/Apia", "Friday"), "2011-12-30T10:30:00Z", "2012-01-05T20:00:00Z"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			now, err := time.Parse(time.RFC3339, test.now)
