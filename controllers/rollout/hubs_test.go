@@ -303,6 +303,37 @@ func TestStepHaltsWhenANodeBreaks(t *testing.T) {
 	e.rollOut(policy)
 }
 
+// TestStepHaltsWhenANodeBreaksThatAPodHasLeft: its replacement is on another node, so
+// that no Pod tells of it.
+func TestStepHaltsWhenANodeBreaksThatAPodHasLeft(t *testing.T) {
+	e := newEnv(t, "a", "b", "c")
+	e.deployment("app", 2)
+	policy := e.policy("app", intstr.FromInt32(1), cutoffNow())
+	restarter := NewRestarter(e.client, e.client, time.Now)
+	evicted := e.step(restarter, policy, e.hubs()).Evicted
+	e.Expect(evicted).To(HaveLen(1))
+	node := evicted[0].Node
+	e.Eventually(func() bool { // until its replacement is elsewhere
+		pods := e.pods("app")
+		for i := range pods {
+			if pods[i].Spec.NodeName == node {
+				e.Expect(client.IgnoreNotFound(e.client.Delete(t.Context(), &pods[i]))).To(Succeed())
+				return false
+			}
+		}
+		return len(pods) == 2
+	}).Should(BeTrue())
+	e.awaitReady("app", 2)
+	cutoffNow() // lastTransitionTime has whole seconds
+	e.nodes.SetReady(t, node, false)
+
+	result := e.step(restarter, policy, e.hubs())
+	e.Expect(result.Broken).To(Equal([]string{node}))
+	e.Expect(result.Evicted).To(BeEmpty())
+	e.nodes.SetReady(t, node, true)
+	e.Expect(e.step(restarter, policy, e.hubs()).Evicted).To(HaveLen(1))
+}
+
 func containsPod(pods []corev1.Pod, name string) bool {
 	for _, pod := range pods {
 		if pod.Name == name {

@@ -31,6 +31,9 @@ type Rules struct {
 	Asked func(Pod) time.Time
 	// Held reports the workloads that another rollout restarts. Nil holds none.
 	Held func(workload types.UID) bool
+	// Broken are nodes that became unreachable soon after a Pod was evicted from them
+	// that is gone by now.
+	Broken []string
 }
 
 // Plan says what to do now.
@@ -55,7 +58,8 @@ type Plan struct {
 	// is not done with them.
 	Recovering sets.Set[types.UID]
 	// Broken are the nodes, sorted, that became unreachable soon after a Pod of
-	// the rollout was started on them. While there are any, Restart is empty.
+	// the rollout was started on them or evicted from them. While there are any,
+	// Restart is empty.
 	Broken []string
 	// WaitingFor is a node that Pods wait for because of its hub.
 	WaitingFor string
@@ -91,7 +95,7 @@ type Plan struct {
 // doing.
 func MakePlan(pods []Pod, desired map[types.UID]int, rules Rules, now time.Time) Plan {
 	plan := Plan{Workloads: sets.New[types.UID]()}
-	tally, broken := newTally(desired), sets.New[string]()
+	tally, broken := newTally(desired), sets.New(rules.Broken...)
 	plan.Recovering = tally.recovering
 	var candidates []candidate
 	for _, pod := range pods {

@@ -59,6 +59,8 @@ type Restarter struct {
 	// last is when a policy last had a Pod to restart, or was first looked at, by
 	// namespace/name.
 	last map[string]time.Time
+	// touched are the nodes that Pods were evicted from, by policy, namespace/name.
+	touched map[string]touched
 }
 
 // NewRestarter returns a Restarter that reads through the cache of cached, whose
@@ -67,7 +69,7 @@ type Restarter struct {
 func NewRestarter(cached client.Client, live client.Reader, now func() time.Time) *Restarter {
 	return &Restarter{
 		client: cached, live: live, now: now, budgets: budgets{}, claims: claims{}, refused: map[string]refusals{},
-		evicted: map[string]map[types.UID]bool{}, compared: map[string]bool{}, last: map[string]time.Time{},
+		evicted: map[string]map[types.UID]bool{}, compared: map[string]bool{}, last: map[string]time.Time{}, touched: map[string]touched{},
 	}
 }
 
@@ -76,6 +78,7 @@ func (r *Restarter) Forget(policy string) {
 	r.claims.set(policy, nil, r.now())
 	delete(r.last, policy)
 	delete(r.refused, policy)
+	delete(r.touched, policy)
 }
 
 // Result is what a step found and did.
@@ -142,7 +145,15 @@ func (r *Restarter) Step(ctx context.Context, policy *v1alpha1.EdgeHubPolicy, hu
 		r.refused[name] = refusals{}
 	}
 	r.refused[name].keep(observed.Pods)
-	result, err := r.carryOut(ctx, policy.Namespace, name, observed, RulesOf(policy), evict)
+	rules := RulesOf(policy)
+	rules.Broken = r.touched[name].broken(hubs, r.now())
+	result, err := r.carryOut(ctx, policy.Namespace, name, observed, rules, evict)
+	if len(result.Evicted) > 0 && r.touched[name] == nil {
+		r.touched[name] = touched{}
+	}
+	for _, pod := range result.Evicted {
+		r.touched[name][pod.Node] = r.now()
+	}
 	// The operator that led before may have evicted the last one a moment ago.
 	if _, found := r.last[name]; !found || !result.NothingLeft() || len(result.Evicted) > 0 {
 		r.last[name] = r.now()
