@@ -78,6 +78,11 @@ func main() {
 		fmt.Println("edge-hub-operator", version)
 		return
 	}
+	if flag.NArg() > 0 {
+		// What follows it was not read.
+		fmt.Fprintf(os.Stderr, "%q is no flag: write --flag=value\n", flag.Arg(0))
+		os.Exit(2)
+	}
 	ctrl.SetLogger(textlogger.NewLogger(logging))
 	if err := run(ctrl.SetupSignalHandler(), o); err != nil {
 		ctrl.Log.Error(err, "edge-hub-operator ends")

@@ -336,6 +336,16 @@ func TestRBACIsNoWiderThanNeeded(t *testing.T) {
 	}
 }
 
+// TestArgumentsAreRefused: the flags after one would be ignored.
+func TestArgumentsAreRefused(t *testing.T) {
+	g := NewWithT(t)
+	operator := exec.CommandContext(t.Context(), os.Args[0], "--leader-elect", "false", "--max-policy-quota=2Mi")
+	operator.Env = append(os.Environ(), runAsOperator+"=1", "KUBECONFIG="+filepath.Join(t.TempDir(), "missing"), "HOME="+t.TempDir())
+	output, err := operator.CombinedOutput()
+	g.Expect(err).To(HaveOccurred())
+	g.Expect(string(output)).To(ContainSubstring(`"false" is no flag: write --flag=value`))
+}
+
 func TestRunNeedsKubeAPIServer(t *testing.T) {
 	g := NewWithT(t)
 	t.Setenv("KUBECONFIG", filepath.Join(t.TempDir(), "missing"))
