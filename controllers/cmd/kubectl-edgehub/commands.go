@@ -102,13 +102,13 @@ func (p *plugin) explain(ctx context.Context, c client.Client, namespace, name s
 // gone says what became of a Pod that does not exist, as events tell.
 func gone(ctx context.Context, c client.Client, namespace, name string) error {
 	events, err := list(ctx, c, &corev1.EventList{}, func(l *corev1.EventList) []corev1.Event { return l.Items },
-		client.InNamespace(namespace), client.MatchingFields{"involvedObject.name": name})
+		client.InNamespace(namespace), client.MatchingFields{"involvedObject.kind": "Pod", "involvedObject.name": name})
 	if err != nil && !apierrors.IsForbidden(err) {
 		return err
 	}
 	text := fmt.Sprintf("there is no Pod %s in namespace %s", name, namespace)
 	for _, e := range events {
-		text += fmt.Sprintf("\n  %s %s: %s", e.ReportingController, e.Reason, e.Message)
+		text += "\n  " + printable(fmt.Sprintf("%s %s: %s", e.ReportingController, e.Reason, e.Message))
 	}
 	return fmt.Errorf("%s\nwhat else policies did is among their events: kubectl events -n %s --for edgehubpolicy/NAME", text, namespace)
 }

@@ -208,6 +208,20 @@ func TestPlugin(t *testing.T) {
 		s.Expect(out).To(MatchRegexp(`(?m)^edge-app +no +\d+s +2 +7 +3\.0Mi +NotWarm: services was listed before$`))
 		s.Expect(out).To(ContainSubstring("It might not start without the cloud now."))
 	})
+	t.Run("a Pod that is gone", func(*testing.T) {
+		for kind, message := range map[string]string{"Pod": "no time\x1b]0;owned\a", "Service": "of something else"} {
+			s.Expect(s.client.Create(t.Context(), &corev1.Event{
+				ObjectMeta:     metav1.ObjectMeta{Namespace: "default", GenerateName: "gone-"},
+				InvolvedObject: corev1.ObjectReference{Kind: kind, Namespace: "default", Name: "gone"},
+				Reason:         "Killing", Message: message, ReportingController: "kubelet",
+			})).To(Succeed())
+		}
+		out, err := s.kubectl("edgehub", "explain-pod", "gone")
+		s.Expect(err).To(HaveOccurred())
+		s.Expect(out).To(ContainSubstring(`Killing: no time\x1b]0;owned\a`))
+		s.Expect(out).NotTo(ContainSubstring("\x1b"))
+		s.Expect(out).NotTo(ContainSubstring("of something else"))
+	})
 	t.Run("mistakes", func(*testing.T) {
 		for _, test := range []struct{ args, says string }{
 			{"edgehub explain-pod nobody", "there is no Pod nobody in namespace default"},
