@@ -14,6 +14,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -110,7 +111,11 @@ func (p *plugin) run(do func(ctx context.Context, c client.Client, namespace str
 		if err != nil {
 			return fmt.Errorf("reach kube-apiserver: %w", err)
 		}
-		return do(cmd.Context(), c, namespace, p.overrides.Context.Namespace != "", out)
+		err = do(cmd.Context(), c, namespace, p.overrides.Context.Namespace != "", out)
+		if meta.IsNoMatchError(err) {
+			return fmt.Errorf("edge-hub is not installed in this cluster, for its CRDs are missing: %w", err)
+		}
+		return err
 	}
 }
 

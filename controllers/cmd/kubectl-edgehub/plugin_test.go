@@ -2,6 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -162,6 +165,25 @@ func (s *stage) fill() (pod *corev1.Pod) {
 		Status:     policyv1.PodDisruptionBudgetStatus{CurrentHealthy: 1, DesiredHealthy: 1, ExpectedPods: 1},
 	})
 	return pod
+}
+
+// TestAClusterWithoutEdgeHub: what is missing is said, and where it comes from.
+func TestAClusterWithoutEdgeHub(t *testing.T) {
+	g := NewWithT(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		groups := map[string]string{"/api": `{"kind":"APIVersions","versions":["v1"]}`, "/apis": `{"kind":"APIGroupList","apiVersion":"v1","groups":[]}`}
+		w.Header().Set("Content-Type", "application/json")
+		if _, found := groups[r.URL.Path]; !found {
+			w.WriteHeader(http.StatusNotFound)
+		}
+		fmt.Fprint(w, groups[r.URL.Path])
+	}))
+	defer server.Close()
+	for _, name := range []string{"status", "agents"} {
+		root := command()
+		root.SetArgs([]string{name, "--server", server.URL})
+		g.Expect(root.ExecuteContext(t.Context())).To(MatchError(ContainSubstring("edge-hub is not installed in this cluster")))
+	}
 }
 
 func TestPlugin(t *testing.T) {
