@@ -200,9 +200,10 @@ func (r *Reconciler) restart(ctx context.Context, policy *v1alpha1.EdgeHubPolicy
 	case err != nil:
 		return 0, fmt.Errorf("restart Pods: %w", err)
 	case restarts.done || result.Counts.Pending == result.Counts.Deferred && restarts.stalled:
-		return 0, nil
+		// A Pod may be available when it has been ready for long enough.
+		return result.NextCheck, nil
 	case !gate.open() && !result.NothingLeft():
-		return gate.wait, nil
+		return sooner(gate.wait, result.NextCheck), nil
 	}
 	return sooner(retryInterval, result.NextCheck), nil
 }

@@ -574,6 +574,36 @@ func TestAMissingPodHoldsUpNobodyForGood(t *testing.T) {
 	e.expectCondition(e.reconcile("one"), "RestartsComplete", "True", "Restarted")
 }
 
+// TestAPodIsAvailableInTime: nothing but time tells that a Pod has been ready for long
+// enough, whether or not Pods are left to restart.
+func TestAPodIsAvailableInTime(t *testing.T) {
+	for name, strategy := range map[string]v1alpha1.RestartStrategy{"done": v1alpha1.NeverRestart, "paused": v1alpha1.RollingRestart} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t)
+			e.edgeNode("node")
+			e.pod("app", "node", e.replicaSet("app"))
+			policy := e.create("one", "a")
+			policy.Spec.PodSelector = &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"app": "edge"}}
+			policy.Spec.Restart.Strategy, policy.Spec.Restart.Paused, policy.Spec.Restart.MinReadySeconds = strategy, true, 60
+			e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+			e.clock = time.Now().Add(30 * time.Second)
+			e.reconcile("one")
+			policy, result, err := e.tryReconcile("one")
+			e.Expect(err).NotTo(HaveOccurred())
+			e.Expect(policy.Status.Pods.Unavailable).To(Equal(int32(1)))
+			e.Expect(result.RequeueAfter).To(And(BeNumerically(">", 0), BeNumerically("<=", 31*time.Second)))
+			e.clock = e.clock.Add(result.RequeueAfter)
+			_, result, err = e.tryReconcile("one")
+			e.Expect(err).NotTo(HaveOccurred())
+			e.clock = e.clock.Add(result.RequeueAfter) // mere numbers are written later
+			policy, result, err = e.tryReconcile("one")
+			e.Expect(err).NotTo(HaveOccurred())
+			e.Expect(policy.Status.Pods.Unavailable).To(BeZero())
+			e.Expect(result.RequeueAfter).To(BeZero())
+		})
+	}
+}
+
 // createAsked makes a policy in a namespace with a quota and secrets.
 func (e *env) createAsked(key, agents, quota string, secrets v1alpha1.SecretCaching) *v1alpha1.EdgeHubPolicy {
 	e.t.Helper()
