@@ -46,7 +46,7 @@ func setFleet(policy *v1alpha1.EdgeHubPolicy, snapshot *fleet.Snapshot, configur
 			fmt.Sprintf("on %s more is listed and watched than may be kept: %s; raise spec.quota, or narrow what the program lists and watches",
 				counted(found.tooLarge.nodes, "node"), found.tooLarge))
 	} else {
-		setCondition(policy, v1alpha1.ConditionCacheTooLarge, false, v1alpha1.ReasonFits, "")
+		setCondition(policy, v1alpha1.ConditionCacheTooLarge, false, v1alpha1.ReasonFits, "what is listed and watched may be kept")
 	}
 	return found, nil
 }

@@ -65,6 +65,11 @@ func TestCacheReadyIsWhatHubsReport(t *testing.T) {
 		`pods.v1.core in all namespaces needs 200Mi of 100Mi; raise spec.quota, or narrow what the program lists and watches`))
 	e.Expect(e.announced()).To(ConsistOf(HavePrefix("Normal CacheIncomplete"), HavePrefix("Warning QuotaExceeded")))
 	e.Expect(policy.Status.Nodes.TooLarge).To(Equal(int32(1)))
+
+	// That it is over is news, too.
+	e.hubReports("n1", agent("a", ""), agent("b", ""))
+	e.expectCondition(e.reconcile("one"), "CacheTooLarge", "False", "Fits")
+	e.Expect(e.announced()).To(ConsistOf(HavePrefix("Normal OfflineReady"), "Normal Fits what is listed and watched may be kept"))
 }
 
 // TestTenantsDoNotWaitForEachOther: a hub that does not know of a change in another

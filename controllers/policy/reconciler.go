@@ -254,7 +254,8 @@ var told = []string{
 	v1alpha1.ConditionCacheReady, v1alpha1.ConditionCacheTooLarge,
 }
 
-// quiet are reasons without news: the same is said by another condition.
+// quiet are reasons without news, unless they end what was warned of: the same is said
+// by another condition, or goes without saying.
 var quiet = map[string]bool{
 	v1alpha1.ReasonApplying:         true,
 	v1alpha1.ReasonAsWritten:        true,
@@ -283,7 +284,10 @@ var warnings = map[string]bool{
 
 // announce writes an event if a condition changed its status or reason.
 func (r *Reconciler) announce(policy *v1alpha1.EdgeHubPolicy, before, after *metav1.Condition) {
-	if after == nil || quiet[after.Reason] || before != nil && before.Status == after.Status && before.Reason == after.Reason {
+	if after == nil || before != nil && before.Status == after.Status && before.Reason == after.Reason {
+		return
+	}
+	if quiet[after.Reason] && (before == nil || !warnings[before.Reason]) {
 		return
 	}
 	kind := corev1.EventTypeNormal

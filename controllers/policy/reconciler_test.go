@@ -751,7 +751,7 @@ func TestSettingsThatAreNotAsWritten(t *testing.T) {
 	policy.Spec.Quota = new(resource.MustParse("100Mi"))
 	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
 	e.expectCondition(e.reconcile("one"), "AsWritten", "True", "AsWritten")
-	e.Expect(e.announced()).To(BeEmpty())
+	e.Expect(e.announced()).To(ConsistOf("Normal AsWritten quota and secrets are in force as written"))
 
 	e.createAsked("default/two", "app", "50Mi", v1alpha1.DenySecrets)
 	for _, name := range []string{"two", "one"} {
@@ -769,7 +769,9 @@ func TestSettingsThatAreNotAsWritten(t *testing.T) {
 	e.Expect(e.writes).To(BeEmpty())
 
 	e.delete("two")
+	e.announced()
 	e.expectCondition(e.reconcile("one"), "AsWritten", "True", "AsWritten")
+	e.Expect(e.announced()).To(ConsistOf("Normal AsWritten quota and secrets are in force as written"))
 	e.Expect(e.config().Secrets("app", "default")).To(Equal(hubconfig.CacheSecrets))
 }
 
