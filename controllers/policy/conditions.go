@@ -137,14 +137,15 @@ func suchAs(example string) string {
 	return ", such as " + example
 }
 
-// complete reports whether no Pod of policy is left to restart that can be reached. Once complete it
-// stays so whatever becomes of the Pods later on, as long as none has to be
-// restarted. Without a podSelector nobody knows which of the Pods that are missing
-// now will send the agents, so those that may be replacements matter for some time after
-// the last restart only.
+// complete reports whether no Pod of policy is left to restart that can be reached. Once
+// complete it stays so whatever becomes of the Pods later on, as long as none has to be
+// restarted: what a step evicts has to be replaced first. Without a podSelector nobody
+// knows which of the Pods that are missing now will send the agents, so those that may
+// be replacements matter for some time after the last restart only.
 func complete(policy *v1alpha1.EdgeHubPolicy, result rollout.Result) bool {
 	return result.Complete() || result.NothingLeft() &&
-		(policy.Spec.PodSelector == nil && (result.Restarting == 0 || !result.Recent) || meta.IsStatusConditionTrue(policy.Status.Conditions, v1alpha1.ConditionRestartsComplete))
+		(policy.Spec.PodSelector == nil && (result.Restarting == 0 || !result.Recent) ||
+			len(result.Evicted) == 0 && meta.IsStatusConditionTrue(policy.Status.Conditions, v1alpha1.ConditionRestartsComplete))
 }
 
 // waitingForConfig is the outcome of restarts while agents are missing.

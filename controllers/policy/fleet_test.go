@@ -420,3 +420,33 @@ func TestARolloutWaits(t *testing.T) {
 	e.expectCondition(policy, "RestartsComplete", "True", "Restarted")
 	e.Expect(policy.Status.Restarted).To(Equal("1/1"))
 }
+
+// TestADeferredPodIsRestartedBeforeItIsDone: a policy that was done without it is done
+// again when what takes its place is available.
+func TestADeferredPodIsRestartedBeforeItIsDone(t *testing.T) {
+	e := newEnv(t)
+	e.edgeNode("n1")
+	e.nodeReady("n1", corev1.ConditionUnknown)
+	owner := e.replicaSet("app")
+	e.pod("app", "n1", owner)
+	policy := e.create("one", "a")
+	policy.Spec.PodSelector = &v1alpha1.LabelSelector{}
+	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+	e.reconcile("one")
+	e.hubReports("n1")
+	e.clock = e.clock.Add(time.Minute)
+	e.expectCondition(e.reconcile("one"), "RestartsComplete", "True", "Deferred")
+
+	e.nodeReady("n1", corev1.ConditionTrue)
+	for range 2 { // evicts it, and waits
+		policy = e.reconcile("one")
+		e.expectCondition(policy, "RestartsComplete", "False", "Restarting")
+		e.expectCondition(policy, "Ready", "False", "Restarting")
+	}
+	e.Expect(e.client.DeleteAllOf(t.Context(), &corev1.Pod{}, client.InNamespace("default"), client.GracePeriodSeconds(0))).To(Succeed())
+	e.pod("app-2", "n1", owner)
+	row := agent("a", "")
+	row.Since = metav1.NewTime(time.Now().Add(-time.Hour))
+	e.hubReports("n1", row)
+	e.expectCondition(e.reconcile("one"), "RestartsComplete", "True", "Restarted")
+}
