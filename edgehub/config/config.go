@@ -27,8 +27,12 @@ import (
 	"github.com/edgehub-io/edge-hub/edgehub/journal"
 )
 
-// lastGoodFile is below the state directory.
-const lastGoodFile = "edge-hub-cfg.json"
+const (
+	// lastGoodFile is below the state directory.
+	lastGoodFile = "edge-hub-cfg.json"
+	// keepRetry is how long after a failure it is tried again to write it.
+	keepRetry = 30 * time.Second
+)
 
 // lastGood is the content of lastGoodFile.
 type lastGood struct {
@@ -49,6 +53,9 @@ type Source struct {
 	version string // the ConfigMap's resourceVersion
 	known   bool   // current came from the cloud or the disk
 	problem error  // why the ConfigMap's present content is not current
+
+	keeping sync.Mutex // one write of lastGoodFile at a time
+	unkept  *lastGood  // what it does not have yet, nil if it has current
 
 	started    time.Time
 	appliedAt  time.Time // when current was taken, zero if none was
@@ -186,14 +193,16 @@ func (s *Source) take(cm *corev1.ConfigMap, changed func(hubconfig.Config)) {
 	}
 	s.current, s.version, s.known, s.problem = config, cm.ResourceVersion, true, nil
 	s.invalid.Set(0)
-	kept := lastGood{Data: map[string]string{}, ResourceVersion: cm.ResourceVersion, Applied: s.appliedAt, Admissions: &s.admissions}
-	s.mu.Unlock()
 	if same {
+		s.mu.Unlock()
 		return
 	}
+	admissions := s.admissions
+	s.unkept = &lastGood{Data: dataOf(cm), ResourceVersion: cm.ResourceVersion, Applied: s.appliedAt, Admissions: &admissions}
+	s.mu.Unlock()
 	klog.InfoS("Configuration changed", "agents", config.Agents, "all", config.All, "rules", len(config.Rules),
 		"hash", hubconfig.Hash(config), "resourceVersion", cm.ResourceVersion)
-	s.keep(cm, kept)
+	s.keep()
 	changed(config)
 }
 
@@ -207,12 +216,27 @@ func (s *Source) deleted() {
 	klog.ErrorS(s.problem, "Configuration is missing")
 }
 
-func (s *Source) keep(cm *corev1.ConfigMap, kept lastGood) {
+// dataOf is what of the ConfigMap is kept.
+func dataOf(cm *corev1.ConfigMap) map[string]string {
 	// All or none: agents without their rules would be cached for every caller.
+	data := map[string]string{}
 	for _, key := range []string{hubconfig.KeyCacheAgents, hubconfig.KeyPolicies, hubconfig.KeyRelist} {
 		if value, found := cm.Data[key]; found {
-			kept.Data[key] = value
+			data[key] = value
 		}
+	}
+	return data
+}
+
+// keep writes the configuration to disk, unless it is there.
+func (s *Source) keep() {
+	s.keeping.Lock()
+	defer s.keeping.Unlock()
+	s.mu.Lock()
+	kept := s.unkept
+	s.mu.Unlock()
+	if kept == nil {
+		return
 	}
 	b, err := json.Marshal(kept)
 	if err == nil {
@@ -220,6 +244,27 @@ func (s *Source) keep(cm *corev1.ConfigMap, kept lastGood) {
 	}
 	if err != nil {
 		klog.ErrorS(err, "Could not keep the configuration for a start without the cloud")
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unkept == kept {
+		s.unkept = nil
+	}
+}
+
+// Keep tries again, until ctx ends, to write what the disk did not take: else a start
+// without the cloud would go back to the configuration before.
+func (s *Source) Keep(ctx context.Context) {
+	ticker := time.NewTicker(keepRetry)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			s.keep()
+		}
 	}
 }
 

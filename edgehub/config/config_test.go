@@ -1,8 +1,11 @@
 package config
 
 import (
+	"context"
 	"os"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	. "github.com/onsi/gomega"
 	"github.com/prometheus/client_golang/prometheus"
@@ -115,4 +118,35 @@ func TestACopyOfAnOlderHub(t *testing.T) {
 	state := stateDirectory(t)
 	g.Expect(state.WriteFile(lastGoodFile, []byte(`{"data":{"cache_agents":"app"},"resourceVersion":"1"}`), 0o600)).To(Succeed())
 	g.Expect(start(t, state).Current()).To(Equal(hubconfig.Config{Agents: []string{"app"}}))
+}
+
+// TestAConfigurationThatTheDiskDidNotTakeIsKeptLater shows it for a disk that was full
+// in the moment of the change: a start without the cloud must not go back to the one
+// before.
+func TestAConfigurationThatTheDiskDidNotTakeIsKeptLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := NewWithT(t)
+		state := stateDirectory(t)
+		g.Expect(state.Mkdir(lastGoodFile, 0o700)).To(Succeed()) // no file can take its place
+		source := start(t, state)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		go source.Keep(ctx)
+		source.take(configMap("1", map[string]string{"cache_agents": "app"}), func(hubconfig.Config) {})
+		time.Sleep(keepRetry)
+		synctest.Wait()
+		g.Expect(start(t, state).Current().Agents).To(BeEmpty())
+
+		g.Expect(state.Remove(lastGoodFile)).To(Succeed())
+		time.Sleep(keepRetry)
+		synctest.Wait()
+		kept := start(t, state)
+		g.Expect(kept.Current().Agents).To(Equal([]string{"app"}))
+		g.Expect(kept.Since("app", "")).To(BeTemporally("==", source.Since("app", "")))
+
+		g.Expect(state.Remove(lastGoodFile)).To(Succeed())
+		time.Sleep(keepRetry)
+		synctest.Wait()
+		g.Expect(start(t, state).Current().Agents).To(BeEmpty(), "what is kept is not written again")
+	})
 }

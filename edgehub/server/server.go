@@ -271,6 +271,7 @@ func (h *hub) start(ctx context.Context, wg *sync.WaitGroup) {
 	})
 	wg.Go(func() { h.store.Run(ctx) })
 	wg.Go(func() { h.keepSeen(ctx) })
+	wg.Go(func() { h.config.Keep(ctx) })
 	wg.Go(func() { h.limiter.Run(ctx) })
 	wg.Go(func() { h.keepAddresses(ctx) })
 	wg.Go(func() { h.tokens.Run(ctx) })
