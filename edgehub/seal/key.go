@@ -54,7 +54,7 @@ func OpenKey(credentials string, state *os.Root) (*Key, error) {
 		if err == nil {
 			if err := state.Remove(keyFile); err == nil {
 				klog.InfoS("Removed the node key from the state directory: a credential has taken its place", "file", keyFile)
-			} else if !errors.Is(err, fs.ErrNotExist) {
+			} else if _, left := state.Lstat(keyFile); !errors.Is(left, fs.ErrNotExist) { // which a read-only disk does not say
 				return nil, fmt.Errorf("remove the node key that a credential replaces: %w", err)
 			}
 			return newKey(secret, "credential "+CredentialName)
@@ -137,6 +137,9 @@ func openFile(state *os.Root) ([]byte, error) {
 		return nil, fmt.Errorf("read node key: %w", err)
 	case len(secret) == keySize && check(secret) == nil:
 		// It may have been touched by hand.
+		if info, err := state.Stat(keyFile); err == nil && info.Mode().Perm()&0o077 == 0 {
+			return secret, nil // also on a read-only disk
+		}
 		if err := state.Chmod(keyFile, 0o600); err != nil {
 			return nil, fmt.Errorf("close node key to others: %w", err)
 		}

@@ -8,7 +8,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+
+	"github.com/edgehub-io/edge-hub/test/report"
 )
 
 func mustKey(t testing.TB, text string) *Key {
@@ -221,6 +224,48 @@ func TestABadCredentialIsNotReplacedByAFile(t *testing.T) {
 	if key, err := OpenKey(k.credentials, k.root); err == nil {
 		t.Errorf("a directory is the key %v", key)
 	}
+}
+
+// TestAReadOnlyDiskKeepsItsKey: what is sealed has to be opened on a node whose disk
+// was remounted read-only, as file systems are that meet an error.
+func TestAReadOnlyDiskKeepsItsKey(t *testing.T) {
+	for name, credential := range map[string]string{"file": "", "credential": oneKey} {
+		t.Run(name, func(t *testing.T) {
+			k := newKeys(t)
+			before := k.open()
+			if credential != "" { // which takes the file's place
+				k.write(filepath.Join(k.credentials, CredentialName), credential, 0o400)
+				before = k.open()
+			}
+			k.mountReadOnly()
+			if after := k.open(); after.ID() != before.ID() || after.Origin() != before.Origin() {
+				t.Errorf("%s from %s, then %s from %s", before, before.Origin(), after, after.Origin())
+			}
+		})
+	}
+}
+
+// mountReadOnly puts a read-only mount of the state directory in its place.
+func (k *keys) mountReadOnly() {
+	k.Helper()
+	if err := syscall.Mount(k.state, k.state, "", syscall.MS_BIND, ""); err != nil {
+		report.Line(k.T, "SKIPPED: no read-only file system: %v", err)
+		k.Skipf("a file system can be mounted by root only: %v", err)
+	}
+	k.Cleanup(func() {
+		if err := syscall.Unmount(k.state, syscall.MNT_DETACH); err != nil {
+			k.Error(err)
+		}
+	})
+	if err := syscall.Mount("", k.state, "", syscall.MS_REMOUNT|syscall.MS_BIND|syscall.MS_RDONLY, ""); err != nil {
+		k.Fatal(err)
+	}
+	root, err := os.OpenRoot(k.state)
+	if err != nil {
+		k.Fatal(err)
+	}
+	k.Cleanup(func() { root.Close() })
+	k.root = root
 }
 
 func TestAKeyPrintsWithoutItsSecret(t *testing.T) {
