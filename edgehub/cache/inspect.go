@@ -155,10 +155,10 @@ func (i *Inspector) look(ctx context.Context, file string, info fs.FileInfo) (Vi
 			view.Complete = true
 			return view, nil
 		}
-		if !isDamage(err) {
+		if errors.Is(err, fs.ErrNotExist) {
 			return view, err
 		}
-		if n == looks {
+		if n == looks { // be it that the disk can't read it
 			view.Damage, view.Complete = err.Error(), l.ended
 			return view, nil
 		}

@@ -12,8 +12,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/edgehub-io/edge-hub/edgehub/journal"
 	"github.com/edgehub-io/edge-hub/edgehub/seal"
 )
 
@@ -186,6 +188,43 @@ func TestDamageIsFound(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// opening is a file system of which a test hears when a file is opened.
+type opening struct {
+	journal.FS
+	hook func(name string) error
+}
+
+func (o opening) OpenFile(name string, flag int, perm fs.FileMode) (journal.Handle, error) {
+	if err := o.hook(name); err != nil {
+		return nil, err
+	}
+	return o.FS.OpenFile(name, flag, perm)
+}
+
+// TestAFileThatCantBeReadHidesNoOther: a worn disk is when a person looks.
+func TestAFileThatCantBeReadHidesNoOther(t *testing.T) {
+	f := stocked(t)
+	bad := f.query("/api/v1/namespaces/a/configmaps").Key.file()
+	i := NewInspector(f.root, sealKey)
+	i.pause = 0
+	i.fs = opening{i.fs, func(name string) error {
+		if name == bad {
+			return syscall.EIO
+		}
+		return nil
+	}}
+	damage := map[string]string{}
+	if err := i.Views(f.Context(), Selection{}.Matches, func(v ViewInfo) error {
+		damage[v.File] = v.Damage
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	if len(damage) != 4 || damage[bad] != "input/output error" {
+		t.Errorf("seen is %q", damage)
 	}
 }
 
