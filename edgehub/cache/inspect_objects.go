@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/json"
 
@@ -74,6 +75,10 @@ func (i *Inspector) Document(view ViewInfo) (content []byte, contentType string,
 
 func (i *Inspector) open(view ViewInfo) (loader, openedFile, error) {
 	l, f, err := i.load(view.File, newIndex())
+	for n := 1; isDamage(err) && n < looks; n++ {
+		time.Sleep(i.pause)
+		l, f, err = i.load(view.File, newIndex())
+	}
 	if errors.Is(err, errOtherKey) {
 		err = ErrSealed
 	}

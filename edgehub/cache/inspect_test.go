@@ -228,6 +228,37 @@ func TestAFileThatCantBeReadHidesNoOther(t *testing.T) {
 	}
 }
 
+// TestObjectsAreReadWhileARecordIsWritten: a running hub may be in the middle of one.
+func TestObjectsAreReadWhileARecordIsWritten(t *testing.T) {
+	f := stocked(t)
+	i := NewInspector(f.root, sealKey)
+	i.pause = 0
+	views := f.views(sealKey, Selection{})
+	for name, read := range map[string]func(ViewInfo) error{
+		"app a configmaps all": func(v ViewInfo) error { return i.Objects(v, func(StoredObject) error { return nil }) },
+		"app  discovery /apis": func(v ViewInfo) error { _, _, err := i.Document(v); return err },
+	} {
+		file := filepath.Join(f.dir, views[name].File)
+		whole, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(file, int64(len(whole)-3)); err != nil {
+			t.Fatal(err)
+		}
+		opened := 0
+		i.fs = opening{journal.OS(f.root), func(string) error {
+			if opened++; opened == 2 {
+				return os.WriteFile(file, whole, 0o600)
+			}
+			return nil
+		}}
+		if err := read(views[name]); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestRemovedViewsLeaveMemoryAndDisk(t *testing.T) {
 	f := stocked(t)
 	f.expect("/api/v1/namespaces/a/configmaps", "x@7 z@9 rv=9") // so that it is in memory
