@@ -78,7 +78,7 @@ func size(bytes int64) string {
 // wanted says which objects to print.
 type wanted struct{ namespace, name string }
 
-// find returns the newest of each object in views, by namespace and name. What can
+// find returns the newest of each object in views, by namespace, name and group. What can
 // only be told to people goes to notes.
 func find(i *cache.Inspector, views []cache.ViewInfo, want wanted, notes io.Writer) ([]cache.StoredObject, error) {
 	identities := map[string]bool{}
@@ -99,7 +99,7 @@ func find(i *cache.Inspector, views []cache.ViewInfo, want wanted, notes io.Writ
 				return nil
 			}
 			identities[v.Key.Identity] = true
-			key := o.Namespace + "/" + o.Name
+			key := o.Namespace + "/" + o.Name + "/" + v.Key.Group
 			if known, ok := newest[key]; !ok || known.ResourceVersion < o.ResourceVersion {
 				newest[key] = o
 			}

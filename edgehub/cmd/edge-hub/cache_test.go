@@ -2,12 +2,16 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +23,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/edgehub-io/edge-hub/api/hubconfig"
+	"github.com/edgehub-io/edge-hub/edgehub/cache"
 	"github.com/edgehub-io/edge-hub/test/cluster"
 	"github.com/edgehub-io/edge-hub/test/hub"
 )
@@ -200,5 +205,54 @@ func TestVerifyFindsDamage(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "default.jsonl: damaged at byte 0") || !strings.Contains(out.String(), "1 damaged") {
 		t.Errorf("it says %s", out.String())
+	}
+}
+
+// put puts a view of a ConfigMap-like object into a cache directory.
+func put(t *testing.T, dir, agent, group, namespace, kind, version string) {
+	t.Helper()
+	key := cache.Key{Agent: agent, Identity: "me", Group: group, Version: "v1", Resource: "services", Namespace: namespace}
+	text, err := json.Marshal(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var content []byte
+	for _, body := range []string{
+		fmt.Sprintf(`"t":"VIEW","v":1,"key":%s}`, text),
+		fmt.Sprintf(`"t":"OBJECT","k":"shop/web","rv":%q,"o":{"metadata":{"namespace":"shop","name":"web","resourceVersion":%q}}}`, version, version),
+		fmt.Sprintf(`"t":"END","rv":%q,"n":1,"kind":%q,"apiVersion":"v1"}`, version, kind),
+	} {
+		content = fmt.Appendf(content, `{"crc":"%08x",%s`+"\n", crc32.Checksum([]byte(body), crc32.MakeTable(crc32.Castagnoli)), body)
+	}
+	file := filepath.Join(dir, agent, "me", "services.v1."+cmp.Or(group, "core"), url.PathEscape(namespace)+".jsonl")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, content, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func runOver(t *testing.T, dir string, args ...string) (string, error) {
+	var out bytes.Buffer
+	cmd := command()
+	cmd.SetOut(&out)
+	cmd.SetErr(&out)
+	cmd.SetArgs(append([]string{"cache", "--cache-dir", dir, "--state-dir", dir}, args...))
+	err := cmd.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+// TestGroupsHideNoObjects: a Service of Knative is called like the one that it makes.
+func TestGroupsHideNoObjects(t *testing.T) {
+	g, dir := NewWithT(t), t.TempDir()
+	put(t, dir, "till", "", "shop", "Service", "7")
+	put(t, dir, "till", "serving.knative.dev", "shop", "KnativeService", "9")
+	for args, kinds := range map[string][]string{
+		"get till services": {"Service", "KnativeService"}, "get till services web": {"Service", "KnativeService"},
+		"get till services.core web": {"Service"}, "get till services.serving.knative.dev": {"KnativeService"},
+	} {
+		out, err := runOver(t, dir, strings.Fields(args)...)
+		g.Expect(err).NotTo(HaveOccurred())
+		for _, kind := range []string{"Service", "KnativeService"} {
+			g.Expect(strings.Contains(out, "kind: "+kind+"\n")).To(Equal(slices.Contains(kinds, kind)), "%s of %s: %s", kind, args, out)
+		}
 	}
 }
