@@ -42,10 +42,10 @@ func printViews(to io.Writer, views []cache.ViewInfo, wide bool) error {
 		case v.Key.Resource == "":
 			objects = "-"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", printable(v.Key.Agent), printable(cache.IdentityForPeople(v.Key.Identity)), cmp.Or(namespace, "-"),
-			cache.ResourceForPeople(v.Key), printable(cache.ScopeForPeople(v.Key)), objects, size(v.Bytes), complete, duration.HumanDuration(time.Since(v.Confirmed)))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", printable(v.Key.Agent), printable(cache.IdentityForPeople(v.Key.Identity)), printable(cmp.Or(namespace, "-")),
+			printable(cache.ResourceForPeople(v.Key)), printable(cache.ScopeForPeople(v.Key)), objects, size(v.Bytes), complete, duration.HumanDuration(time.Since(v.Confirmed)))
 		if wide {
-			fmt.Fprintf(w, "\t%s\t%s\t%s\t%s", cmp.Or(v.Key.Version, "-"), cmp.Or(v.ResourceVersion, "-"), printable(v.Key.Identity), printable(v.File))
+			fmt.Fprintf(w, "\t%s\t%s\t%s\t%s", printable(cmp.Or(v.Key.Version, "-")), cmp.Or(v.ResourceVersion, "-"), printable(v.Key.Identity), printable(v.File))
 		}
 		fmt.Fprintln(w)
 	}

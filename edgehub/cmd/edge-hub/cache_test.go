@@ -256,3 +256,18 @@ func TestGroupsHideNoObjects(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsShownDoesNothingToATerminal: kube-apiserver answers a list of a namespace
+// that can't exist.
+func TestWhatIsShownDoesNothingToATerminal(t *testing.T) {
+	g, dir := NewWithT(t), t.TempDir()
+	put(t, dir, "till", "", "a\x1bc\nb", "Service", "7")
+	for _, args := range []string{"ls", "ls -o wide", "get till services"} {
+		out, err := runOver(t, dir, strings.Fields(args)...)
+		g.Expect(err).NotTo(HaveOccurred(), out)
+		g.Expect(strings.ReplaceAll(out, "\n", "")).NotTo(MatchRegexp(`[[:cntrl:]]`), args)
+		if args != "get till services" {
+			g.Expect(strings.Count(out, "\n")).To(Equal(2), out)
+		}
+	}
+}
