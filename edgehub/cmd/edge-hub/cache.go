@@ -219,7 +219,16 @@ func (o *cacheOptions) removeViews(ctx context.Context) (int, error) {
 		return 0, err
 	}
 	defer release()
-	store := cache.Open(cache.Options{FS: journal.OS(directory)})
+	// The hub that starts next has to know that what is removed is missing.
+	state, err := os.OpenRoot(o.stateDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("open --state-dir: %w", err)
+	}
+	if err == nil {
+		defer state.Close()
+	}
+	store := cache.Open(cache.Options{FS: journal.OS(directory), Key: o.key(), State: state})
+	store.KeepAgents(func(string) bool { return true })
 	removed, err := store.Remove(o.selection.Matches)
 	return removed, errors.Join(err, store.Close())
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/edgehub/cache"
+	"github.com/edgehub-io/edge-hub/edgehub/journal"
 	"github.com/edgehub-io/edge-hub/test/cluster"
 	"github.com/edgehub-io/edge-hub/test/hub"
 )
@@ -270,4 +271,33 @@ func TestWhatIsShownDoesNothingToATerminal(t *testing.T) {
 			g.Expect(strings.Count(out, "\n")).To(Equal(2), out)
 		}
 	}
+}
+
+// TestWhatAStoppedHubLostIsMissing, or its EdgeHubNode would go on to say that its
+// Pods start without the cloud.
+func TestWhatAStoppedHubLostIsMissing(t *testing.T) {
+	g, dir := NewWithT(t), t.TempDir()
+	stateDir := t.TempDir()
+	put(t, dir, "till", "", "shop", "Service", "7")
+	put(t, dir, "other", "", "shop", "Service", "7")
+	g.Expect(os.Mkdir(filepath.Join(stateDir, "cache"), 0o700)).To(Succeed())
+	objects := filepath.Join(stateDir, "cache", "objects.json")
+	g.Expect(os.WriteFile(objects, []byte(`{"other/me/services.v1.core/shop.jsonl":1}`), 0o600)).To(Succeed())
+	out, err := runOver(t, dir, "rm", "till", "--state-dir", stateDir)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(out).To(Equal("1 views removed\n"))
+	g.Expect(os.ReadFile(objects)).To(ContainSubstring("other"))
+
+	directory, err := os.OpenRoot(dir)
+	g.Expect(err).NotTo(HaveOccurred())
+	defer directory.Close()
+	state, err := os.OpenRoot(stateDir)
+	g.Expect(err).NotTo(HaveOccurred())
+	defer state.Close()
+	store := cache.Open(cache.Options{FS: journal.OS(directory), State: state})
+	usages := store.Usages()
+	g.Expect(store.Close()).To(Succeed())
+	g.Expect(usages).To(HaveLen(1))
+	g.Expect(usages[0].Agent).To(Equal("till"))
+	g.Expect(usages[0].Missing).To(Equal(map[cache.Missing]int{cache.Incomplete: 1}))
 }
