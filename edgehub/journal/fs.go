@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -166,4 +167,18 @@ func writeFile(fsys FS, name string, data []byte) error {
 		// The directory's own entry is new, and perhaps those above.
 		dir = path.Dir(dir)
 	}
+}
+
+// RemoveTemporary removes what a crash left below root of files that WriteFile was
+// writing. Nobody else may be writing there.
+func RemoveTemporary(root *os.Root) error {
+	return fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() && strings.HasPrefix(e.Name(), TempPrefix) {
+			err = root.Remove(name)
+		}
+		if err != nil {
+			return fmt.Errorf("remove temporary files: %w", err)
+		}
+		return nil
+	})
 }

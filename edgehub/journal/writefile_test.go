@@ -2,7 +2,11 @@ package journal_test
 
 import (
 	"errors"
+	"io/fs"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -74,5 +78,39 @@ func TestWriteFileThatFailsLeavesTheOldContent(t *testing.T) {
 				t.Errorf("left behind: %v, %d open", files, disk.Handles())
 			}
 		})
+	}
+}
+
+// TestWhatACrashLeftOfWritesIsRemoved: each power loss would leave a file for good.
+func TestWhatACrashLeftOfWritesIsRemoved(t *testing.T) {
+	dir := t.TempDir()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for _, name := range []string{"x", "a/x"} {
+		if err := journal.WriteFile(root, name, []byte("kept")); err != nil {
+			t.Fatal(err)
+		}
+		torn := filepath.Join(dir, filepath.Dir(name), journal.TempPrefix+"ABC")
+		if err := os.WriteFile(torn, []byte("torn"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := journal.RemoveTemporary(root); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	if err := fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+		if !e.IsDir() {
+			left = append(left, name)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(left, []string{"a/x", "x"}) {
+		t.Errorf("left are %v", left)
 	}
 }

@@ -85,6 +85,9 @@ func Run(ctx context.Context, options Options) error {
 		return err
 	}
 	defer state.Close()
+	if err := journal.RemoveTemporary(state); err != nil { // it is in nobody's way
+		klog.ErrorS(err, "Could not tidy up the state directory")
+	}
 	cacheDir, err := openDir(options.CacheDir)
 	if err != nil {
 		return err

@@ -148,9 +148,12 @@ func TestCache(t *testing.T) {
 
 	// A stopped hub's files are removed, and it starts with what is left.
 	n.Expect(n.hub.Kill()).To(Succeed())
+	torn := filepath.Join(n.hub.Dir, "state", "report", journal.TempPrefix+"torn")
+	n.Expect(os.WriteFile(torn, []byte("{"), 0o600)).To(Succeed())
 	n.Expect(n.ok("rm", "till", "secrets")).To(Equal("1 views removed\n"))
 	n.Expect(n.ok("ls", "till")).NotTo(ContainSubstring("secrets"))
 	n.Expect(n.hub.Start(t.Context())).To(Succeed())
+	n.Expect(torn).NotTo(BeAnExistingFile(), "what a crash has left")
 	n.Expect(n.cluster.KillAPIServer()).To(Succeed())
 	n.Eventually(func(g Gomega) {
 		response, err := hub.Do(t.Context(), n.hub.Client(), n.hub.URL(), hub.Request{Path: "/api/v1/namespaces/default/configmaps", Token: n.token, UserAgent: "till/1.0"})
