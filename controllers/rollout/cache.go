@@ -103,7 +103,7 @@ func trimDaemonSet(object any) (any, error) {
 	}
 	trimmed := &appsv1.DaemonSet{ObjectMeta: trimMeta(set.ObjectMeta)}
 	trimmed.Spec.Template.Labels = maps.Clone(set.Spec.Template.Labels)
-	trimmed.Status.DesiredNumberScheduled = set.Status.DesiredNumberScheduled
+	trimmed.Status.DesiredNumberScheduled, trimmed.Status.NumberMisscheduled = set.Status.DesiredNumberScheduled, set.Status.NumberMisscheduled
 	return trimmed, nil
 }
 

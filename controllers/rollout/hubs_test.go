@@ -182,6 +182,40 @@ func TestStepSparesTaintedNodes(t *testing.T) {
 	}
 }
 
+// TestADaemonSetsPodsWhereItWantsNoneStandInForNoOther: by its status a DaemonSet wants
+// no Pod on a node with a taint, such as that of a node that is lost, and keeps the one
+// that it has there.
+func TestADaemonSetsPodsWhereItWantsNoneStandInForNoOther(t *testing.T) {
+	for _, taint := range []string{"node.kubernetes.io/unreachable", "maintenance"} {
+		t.Run(taint, func(t *testing.T) {
+			e := newEnv(t, "a", "b", "c")
+			e.daemonSet("app", 3)
+			policy := e.policy("app", intstr.FromInt32(1), cutoffNow())
+			tainted := e.podOn("app", "a")
+			if taint != "maintenance" {
+				e.nodes.Hold(func(pod *corev1.Pod) bool { return pod.UID == tainted.UID })
+				e.nodes.SetReady(t, tainted.Spec.NodeName, false)
+				e.awaitReady("app", 2)
+			}
+			patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"taints":[{"key":%q,"effect":"NoSchedule"}]}}`, taint))
+			e.Expect(e.client.Patch(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: tainted.Spec.NodeName}}, patch)).To(Succeed())
+			// Its status follows when something else happens to it.
+			patch = client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"a":"b"}}}`))
+			e.Expect(e.client.Patch(t.Context(), &appsv1.DaemonSet{ObjectMeta: e.meta("app")}, patch)).To(Succeed())
+			e.Eventually(func(g Gomega) {
+				var set appsv1.DaemonSet
+				g.Expect(e.client.Get(t.Context(), client.ObjectKey{Namespace: e.namespace, Name: "app"}, &set)).To(Succeed())
+				g.Expect(set.Status.DesiredNumberScheduled).To(Equal(int32(2)))
+			}).Should(Succeed())
+			result := e.step(NewRestarter(e.client, e.client, time.Now), policy, e.hubs())
+			e.Expect(result.Evicted).To(HaveLen(1))
+			e.Expect(result.Counts).To(Equal(v1alpha1.PodCounts{Matched: 2, Pending: 2, Deferred: 1, Unavailable: 1}))
+			e.rollOut(policy)
+			e.Expect(e.oldNames("app")).To(ContainElement(tainted.Name))
+		})
+	}
+}
+
 // TestTolerations: a Pod of a DaemonSet tolerates by its spec that a disk is full.
 func TestTolerations(t *testing.T) {
 	full := corev1.Taint{Key: "node.kubernetes.io/disk-pressure", Effect: "NoSchedule"}

@@ -285,7 +285,9 @@ func (o *observer) workloads(ctx context.Context, owners map[types.UID]bool) (ma
 	}
 	for i := range daemonSets.Items {
 		set := &daemonSets.Items[i]
-		add("DaemonSet", set.ObjectMeta, &set.Spec.Template, int(set.Status.DesiredNumberScheduled))
+		// Where a taint that came later keeps it away it wants no Pod, and leaves the one
+		// that is there, which must not make up for another one.
+		add("DaemonSet", set.ObjectMeta, &set.Spec.Template, int(set.Status.DesiredNumberScheduled+set.Status.NumberMisscheduled))
 	}
 	return desired, names, nil
 }
