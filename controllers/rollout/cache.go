@@ -37,7 +37,7 @@ func trimPod(object any) (any, error) {
 		return object, nil
 	}
 	trimmed := &corev1.Pod{ObjectMeta: trimMeta(pod.ObjectMeta)}
-	trimmed.DeletionTimestamp, trimmed.DeletionGracePeriodSeconds = pod.DeletionTimestamp, pod.DeletionGracePeriodSeconds
+	trimmed.DeletionGracePeriodSeconds = pod.DeletionGracePeriodSeconds
 	if mirror(pod) {
 		trimmed.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: ""}
 	} else if optedOut(pod) {
@@ -107,7 +107,7 @@ func trimDaemonSet(object any) (any, error) {
 	return trimmed, nil
 }
 
-// trimMeta keeps what identifies an object, and its labels.
+// trimMeta keeps what identifies an object, when it is deleted, and its labels.
 func trimMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
 		Name:              meta.Name,
@@ -115,6 +115,7 @@ func trimMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {
 		UID:               meta.UID,
 		ResourceVersion:   meta.ResourceVersion,
 		CreationTimestamp: meta.CreationTimestamp,
+		DeletionTimestamp: meta.DeletionTimestamp,
 		Labels:            meta.Labels,
 	}
 }

@@ -216,6 +216,37 @@ func TestADaemonSetsPodsWhereItWantsNoneStandInForNoOther(t *testing.T) {
 	}
 }
 
+// TestAWorkloadThatIsBeingDeletedHoldsUpNoOther: it makes no Pods any more, and when it is
+// deleted in the foreground it stays until its last Pod is gone, for as long as that one's
+// node is lost.
+func TestAWorkloadThatIsBeingDeletedHoldsUpNoOther(t *testing.T) {
+	e := newEnv(t, "a")
+	e.deployment("app", 1)
+	replicas := ptr.To(int32(1))
+	for _, gone := range []client.Object{
+		&appsv1.ReplicaSet{ObjectMeta: e.meta("gone-1"), Spec: appsv1.ReplicaSetSpec{Replicas: replicas, Selector: selector("gone-1"), Template: template("gone-1")}},
+		&appsv1.StatefulSet{ObjectMeta: e.meta("gone-2"), Spec: appsv1.StatefulSetSpec{Replicas: replicas, Selector: selector("gone-2"), Template: template("gone-2")}},
+		&appsv1.DaemonSet{ObjectMeta: e.meta("gone-3"), Spec: appsv1.DaemonSetSpec{Selector: selector("gone-3"), Template: template("gone-3")}},
+	} {
+		app := gone.GetName()
+		e.Expect(e.client.Create(t.Context(), gone)).To(Succeed())
+		e.awaitReady(app, 1)
+		pod := e.pods(app)[0]
+		finalizers := func(text string) {
+			patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"finalizers":%s}}`, text))
+			e.Expect(e.client.Patch(t.Context(), &pod, patch)).To(Succeed())
+		}
+		finalizers(`["example.com/kubelet"]`) // which does not answer
+		defer finalizers("null")
+		e.Expect(e.client.Delete(t.Context(), gone, client.PropagationPolicy(metav1.DeletePropagationForeground))).To(Succeed())
+		e.Eventually(func() bool { return e.pods(app)[0].DeletionTimestamp != nil }).Should(BeTrue())
+	}
+	policy := e.policy("app", intstr.FromInt32(1), cutoffNow())
+	policy.Spec.PodSelector = &v1alpha1.LabelSelector{}
+	e.Expect(e.step(NewRestarter(e.client, e.client, time.Now), policy, e.hubs()).Evicted).To(HaveLen(1))
+	e.rollOut(policy)
+}
+
 // TestTolerations: a Pod of a DaemonSet tolerates by its spec that a disk is full.
 func TestTolerations(t *testing.T) {
 	full := corev1.Taint{Key: "node.kubernetes.io/disk-pressure", Effect: "NoSchedule"}

@@ -271,6 +271,10 @@ func (o *observer) workloads(ctx context.Context, owners map[types.UID]bool) (ma
 		}
 	}
 	add := func(kind string, meta metav1.ObjectMeta, template *corev1.PodTemplateSpec, pods int) {
+		if meta.DeletionTimestamp != nil {
+			// It makes no Pods any more, and may wait for the end of those it has.
+			return
+		}
 		if o.pods == nil || owners[meta.UID] || o.pods.Matches(labels.Set(template.Labels)) {
 			desired[meta.UID], names[meta.UID] = pods, kind+"/"+meta.Name
 		}

@@ -704,10 +704,10 @@ func TestTrimKeepsWhatIsObserved(t *testing.T) {
 		e.Expect(err).NotTo(HaveOccurred())
 		e.Expect(set.(*appsv1.ReplicaSet).Spec.Template.Labels["app"]).To(Equal(label))
 	}
-	daemons := appsv1.DaemonSetStatus{DesiredNumberScheduled: 2, NumberMisscheduled: 1}
-	set, err := trimDaemonSet(&appsv1.DaemonSet{Status: daemons})
+	daemons, deleted := appsv1.DaemonSetStatus{DesiredNumberScheduled: 2, NumberMisscheduled: 1}, metav1.Now()
+	set, err := trimDaemonSet(&appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &deleted}, Status: daemons})
 	e.Expect(err).NotTo(HaveOccurred())
-	e.Expect(set).To(HaveField("Status", daemons))
+	e.Expect(set).To(And(HaveField("Status", daemons), HaveField("DeletionTimestamp", &deleted)))
 	for _, tombstone := range []any{"x", &corev1.Secret{}} {
 		for _, trim := range []func(any) (any, error){trimPod, trimReplicaSet, trimStatefulSet, trimDaemonSet} {
 			e.Expect(trim(tombstone)).To(Equal(tombstone))
