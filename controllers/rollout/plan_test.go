@@ -166,6 +166,11 @@ func TestMakePlan(t *testing.T) {
 			want:       []string{"b"},
 			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1},
 		}, {
+			name: "also when it was being deleted before, and before the rollout", desired: 2,
+			pods:       []Pod{pod("a", deadNode, terminating, func(p *Pod) { p.DeletedAt = p.NodeLostAt.Add(-time.Minute) }), pod("b")},
+			want:       []string{"b"},
+			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1},
+		}, {
 			name: "a ReplicaSet makes up for it at once, or lacks it", desired: 2,
 			pods:       []Pod{pod("a", deadNode, terminating, replicaSet), pod("b", replicaSet)},
 			wantCounts: v1alpha1.PodCounts{Matched: 1, Pending: 1, Unavailable: 1},

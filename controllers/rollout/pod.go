@@ -129,10 +129,11 @@ func (p Pod) brokeNode(cutoff time.Time) bool {
 }
 
 // standsIn reports whether p, which is being deleted, stands for the Pod that its
-// workload lacks because of it: its node was lost before somebody asked for its end,
-// so nobody there can confirm it. That is older trouble than the rollout's. A
-// StatefulSet and a DaemonSet wait for that end, a ReplicaSet replaces it at once.
+// workload lacks because of it: its node was lost, so that nobody there can confirm its
+// end, and somebody asked for that only then, or before the rollout. That is older
+// trouble than the rollout's. A StatefulSet and a DaemonSet wait for that end, a
+// ReplicaSet replaces it at once.
 func (p Pod) standsIn(cutoff time.Time) bool {
 	return p.Terminating && p.Scheduled && !p.NodeReady && p.Kind != "ReplicaSet" && !p.counts(cutoff) &&
-		!p.NodeLostAt.IsZero() && !p.NodeLostAt.After(p.DeletedAt)
+		!p.NodeLostAt.IsZero() && (!p.NodeLostAt.After(p.DeletedAt) || !p.DeletedAt.After(cutoff))
 }
