@@ -53,6 +53,9 @@ func Proxy(rt http.RoundTripper, failed func(http.ResponseWriter, *http.Request,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			// Where it goes is the transport's to say.
 			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "https", "kube-apiserver", ""
+			// What Go's own parser does not read of it may mean something to a Pod
+			// that kube-apiserver is a proxy for.
+			r.Out.URL.RawQuery = r.In.URL.RawQuery
 			if _, ok := r.Out.Header["User-Agent"]; !ok {
 				r.Out.Header.Set("User-Agent", "") // keeps Go's own from being sent
 			}

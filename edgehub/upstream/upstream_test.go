@@ -317,6 +317,32 @@ func TestAWriteThatFoundNoTLSIsSentToTheNextEndpoint(t *testing.T) {
 	}
 }
 
+// TestQueriesPassAsTheyCame: what is behind a proxy subresource may read them by rules
+// of its own.
+func TestQueriesPassAsTheyCame(t *testing.T) {
+	s := newServer(t)
+	_, rt := newUpstream(t, s)
+	s.serve(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.URL.RawQuery) })
+	hub := front(t, rt, nil)
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		for _, query := range []string{"b=1&a=%2f+x", "a=1;b=2", "discount=5%&a", "z&a&&z="} {
+			req, err := http.NewRequestWithContext(t.Context(), method, hub.URL+"/api/v1/namespaces/shop/services/web/proxy/?"+query, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if err != nil || string(got) != query {
+				t.Errorf("%s with %q came as %q, %v", method, query, got, err)
+			}
+		}
+	}
+}
+
 // TestAClientIsAskedForItsBodyOnce (RFC 9110, 10.1.1).
 func TestAClientIsAskedForItsBodyOnce(t *testing.T) {
 	s := newServer(t)
