@@ -112,6 +112,9 @@ func (t *Transport) newTransport(e *endpoint, http2 bool, stream, connection int
 		},
 		MaxIdleConnsPerHost: 64,
 		IdleConnTimeout:     90 * time.Second,
+		// What is to take a connection over gets a new one: on one that was used
+		// before http.Transport sends a GET again when nothing is answered.
+		DisableKeepAlives: !http2,
 		// Bodies pass as they are, compressed or not.
 		DisableCompression: true,
 	}
@@ -193,7 +196,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		} else {
 			e.suspect()
 		}
-		if body != nil && body.isTouched() || WasSent(err) && req.Method != http.MethodGet && req.Method != http.MethodHead {
+		if body != nil && body.isTouched() || WasSent(err) && !isRead(req) {
 			break
 		}
 	}

@@ -317,6 +317,56 @@ func TestAWriteThatFoundNoTLSIsSentToTheNextEndpoint(t *testing.T) {
 	}
 }
 
+// TestAnUpgradeIsSentOnce: exec is a GET over a WebSocket, and what it runs may run
+// already when its connection breaks, be it a new one or one that was used before.
+func TestAnUpgradeIsSentOnce(t *testing.T) {
+	a, b := newServer(t), newServer(t)
+	_, rt := newUpstream(t, a, b)
+	answer := func(h http.HandlerFunc) {
+		a.serve(h)
+		b.serve(h)
+	}
+	failed := make(chan error, 1)
+	hub := front(t, rt, func(w http.ResponseWriter, _ *http.Request, err error) {
+		failed <- err
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	exec := func() (code int) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, hub.URL+"/api/v1/namespaces/shop/pods/pod/exec?command=date", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Connection", "Upgrade")
+		req.Header.Set("Upgrade", "websocket")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	lose := func() {
+		t.Helper()
+		before := a.answers.Load() + b.answers.Load()
+		answer(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+		_ = exec()
+		if err := <-failed; !WasSent(err) {
+			t.Errorf("%v is the error of a request that was not sent", err)
+		}
+		if n := a.answers.Load() + b.answers.Load() - before; n != 1 {
+			t.Errorf("it was sent %d times", n)
+		}
+	}
+	lose()
+	answer(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })
+	for range 2 { // they begin with one and the other by turns
+		if code := exec(); code != http.StatusForbidden {
+			t.Errorf("status %d", code)
+		}
+	}
+	lose()
+}
+
 // TestQueriesPassAsTheyCame: what is behind a proxy subresource may read them by rules
 // of its own.
 func TestQueriesPassAsTheyCame(t *testing.T) {
