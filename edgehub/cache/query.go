@@ -79,6 +79,11 @@ func NewQuery(r *http.Request, info *request.RequestInfo, agent, identity string
 	if r.Method != http.MethodGet || agent == "" || identity == "" {
 		return Query{}, false
 	}
+	if strings.HasPrefix(r.URL.Path, "//") {
+		// The request info has it for a resource's. kube-apiserver knows no such
+		// path, and its 404 says nothing of that resource.
+		return Query{}, false
+	}
 	q.Key = Key{Agent: agent, Identity: identity}
 	q.gzip = acceptsGzip(r)
 	if !info.IsResourceRequest {

@@ -644,3 +644,18 @@ func TestItemsWithoutNamesAreNotCached(t *testing.T) {
 		t.Errorf("%d %s", code, body)
 	}
 }
+
+// TestAPathThatKubeAPIServerDoesNotKnowIsNoResources: as of a program that puts a slash
+// too many behind the server's address.
+func TestAPathThatKubeAPIServerDoesNotKnowIsNoResources(t *testing.T) {
+	for path, want := range map[string]bool{inA: true, inA + "/": true, "/" + inA: false, "/" + oneInA: false, "/" + inA + "?watch=1": false, "//version": false} {
+		r := httptest.NewRequest(http.MethodGet, "https://hub"+path, nil)
+		info, err := infos.NewRequestInfo(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if q, ok := NewQuery(r, info, "app", "me"); ok != want {
+			t.Errorf("%s is a query: %v, %+v", path, ok, q.Key)
+		}
+	}
+}
