@@ -86,7 +86,8 @@ func uriOf(u *url.URL) string {
 	}
 	parts := strings.Split(u.RawQuery, "&")
 	for i, part := range parts {
-		if name, value, _ := strings.Cut(part, "="); value != "" && !harmless(name) {
+		// Some programs take a semicolon for the end of a parameter.
+		if name, value, _ := strings.Cut(part, "="); value != "" && (!harmless(name) || strings.Contains(value, ";")) {
 			parts[i] = name + "=..."
 		}
 	}

@@ -72,6 +72,7 @@ func TestOnlyKubernetesOwnOptionsAreLogged(t *testing.T) {
 		"/api/v1/pods?watch=true&labelSelector=a%3Db&resourceVersion=5&limit=1": "/api/v1/pods?watch=true&labelSelector=a%3Db&resourceVersion=5&limit=1",
 		"/api/v1/namespaces/a/services/b/proxy/?token=secret&watch=1":           "/api/v1/namespaces/a/services/b/proxy/?token=...&watch=1",
 		"/x?access_token=secret;b=c":                                            "/x?access_token=...",
+		"/x?limit=1;access_token=secret&watch=1":                                "/x?limit=...&watch=1",
 		"/x?%74oken=secret":                                                     "/x?%74oken=...",
 		"/x?a&b=":                                                               "/x?a&b=",
 	} {
