@@ -2,7 +2,6 @@ package cache
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/json"
 	"strconv"
 
@@ -112,25 +111,24 @@ func (l *yamlList) begin() error {
 }
 
 func (l *yamlList) item(item []byte) error {
-	text, err := yaml.JSONToYAML(item)
+	// As a list of one it comes indented, and ends with a line break. YAML knows more of
+	// those than \n.
+	text, err := yaml.JSONToYAML(append(append([]byte{'['}, item...), ']'))
 	if err != nil {
 		return err
 	}
-	indent := "\n- "
-	for line := range bytes.Lines(text) {
-		_, _ = l.out.WriteString(indent)
-		_, _ = l.out.Write(bytes.TrimSuffix(line, []byte("\n")))
-		indent = "\n  "
+	if !l.some {
+		_ = l.out.WriteByte('\n')
 	}
+	_, _ = l.out.Write(text)
 	l.some = true
 	return nil
 }
 
 func (l *yamlList) end() error {
 	if !l.some {
-		_, _ = l.out.WriteString(" []")
+		_, _ = l.out.WriteString(" []\n")
 	}
-	_, _ = l.out.WriteString("\n")
 	if l.printer == nil {
 		_, _ = l.out.WriteString("kind: " + l.meta.Kind + "\n")
 		l.metadata()

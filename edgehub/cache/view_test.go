@@ -537,9 +537,10 @@ func TestTableIsServedAsItWasPrinted(t *testing.T) {
 
 func TestYAMLIsThatOfTheJSON(t *testing.T) {
 	f := newFixture(t)
-	f.record(f.query(inA), listOf(10, object("a", "x", 3), object("a", "y", 4, "l", "multi\nline: 'x'")))
+	f.record(f.query(inA), listOf(10, object("a", "x", 3), object("a", "y", 4, "l", "multi\nline: 'x'"),
+		object("a", "z", 5, "l", "line breaks of YAML\n\nand of Unicode\u2028b: c\n\u2029")))
 	f.record(f.query(everywhere), listOf(2))
-	for _, path := range []string{inA, everywhere, inA + "?limit=1", inA + "/x"} {
+	for _, path := range []string{inA, everywhere, inA + "?limit=1", inA + "/x", inA + "/z"} {
 		_, text := f.ask(f.queryAs("app", "me", path, "application/json"))
 		want, err := yaml.JSONToYAML([]byte(text))
 		if err != nil {
