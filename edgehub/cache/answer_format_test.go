@@ -65,6 +65,19 @@ func TestCBORIsThatOfTheJSON(t *testing.T) {
 	}
 }
 
+func TestPartialMetadataOfEitherVersionIsAnsweredInProtobuf(t *testing.T) {
+	f := newFixture(t)
+	f.record(f.query(inA), listOf(10, object("a", "x", 3)))
+	for _, version := range []string{"v1", "v1beta1"} {
+		for path, as := range map[string]string{inA: "List", inA + "/x": ""} {
+			code, body := f.ask(f.queryAs("app", "me", path, typeProtobuf+";as=PartialObjectMetadata"+as+";g=meta.k8s.io;v="+version))
+			if code != http.StatusOK || !strings.Contains(body, "meta.k8s.io/"+version+"\x12") {
+				t.Errorf("%s of %s: %d %q", path, version, code, body)
+			}
+		}
+	}
+}
+
 func TestErrorsAreInTheTypeThatIsAccepted(t *testing.T) {
 	f := newFixture(t)
 	f.record(f.query(inA), listOf(10))
