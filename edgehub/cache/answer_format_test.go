@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"encoding/json"
@@ -18,6 +19,7 @@ import (
 	cbor "k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
 	clocktesting "k8s.io/utils/clock/testing"
 
+	"github.com/edgehub-io/edge-hub/edgehub/capture"
 	"github.com/edgehub-io/edge-hub/edgehub/status"
 )
 
@@ -75,6 +77,39 @@ func TestPartialMetadataOfEitherVersionIsAnsweredInProtobuf(t *testing.T) {
 				t.Errorf("%s of %s: %d %q", path, version, code, body)
 			}
 		}
+	}
+}
+
+// What the server behind an APIService answers in protobuf can be written in nothing
+// else, so that it is not taken for cached.
+func TestProtobufOfAnotherServerIsNotCached(t *testing.T) {
+	f := newFixture(t)
+	q := f.queryAs("app", "me", "/apis/metrics.k8s.io/v1beta1/namespaces/a/pods", typeProtobuf+","+typeJSON)
+	meta := capture.ListMeta{Kind: "PodMetricsList", APIVersion: "metrics.k8s.io/v1beta1", ResourceVersion: "7"}
+	item, err := (&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: "a", Name: "x"}}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := capture.AppendListHead(nil, capture.Protobuf, meta, capture.ListItemSize(len(item)))
+	if err == nil {
+		body, err = capture.AppendListItem(body, capture.Protobuf, item, true)
+	}
+	if err == nil {
+		body, err = capture.AppendListTail(body, capture.Protobuf, meta)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp := answerOf(http.StatusOK, bytes.NewReader(body))
+	resp.Header.Set("Content-Type", typeProtobuf)
+	rc := f.Record(q, resp)
+	if got, err := io.ReadAll(rc); err != nil || !bytes.Equal(got, body) {
+		t.Errorf("client got %q, %v", got, err)
+	}
+	rc.Close()
+	f.settle(q)
+	if code, answer := f.ask(q); code != http.StatusServiceUnavailable {
+		t.Errorf("%d %q", code, answer)
 	}
 }
 

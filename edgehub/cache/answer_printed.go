@@ -31,7 +31,7 @@ func (s *Store) answerPrinted(w http.ResponseWriter, q Query) (done bool, err er
 		defer same.release()
 		// Of a custom resource whose definition is not known there are no
 		// columns but in what was printed.
-		best := !objects.After(same.asOf) || isCustom(q.Key.Group) && s.definition(q.Key) == nil
+		best := !objects.After(same.asOf) || IsCustom(q.Key.Group) && s.definition(q.Key) == nil
 		if best && q.format.mediaType == typeJSON {
 			return true, s.answerDocument(w, q, same)
 		}

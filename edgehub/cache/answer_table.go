@@ -34,7 +34,7 @@ func (s *Store) formed(sel *selection, q Query) (*selection, error) {
 	case q.format.as == partialObjectMetadata && several:
 		return sel, errMismatch(fmt.Sprintf("you requested PartialObjectMetadata, but the requested object is a list (%s)",
 			internalType(q.Key.Group, sel.objectKind(), true)))
-	case q.format.as == partialObjectMetadata+"List" && q.Verb == Get && isCustom(q.Key.Group):
+	case q.format.as == partialObjectMetadata+"List" && q.Verb == Get && IsCustom(q.Key.Group):
 		return sel, status.New(http.StatusInternalServerError, "", 0, "content is not a list")
 	case q.format.as == partialObjectMetadata+"List" && q.Verb == Get:
 		return sel, errMismatch(fmt.Sprintf("you requested PartialObjectMetadataList, but the requested object is not a list (%s)",
@@ -67,7 +67,7 @@ func (s *selection) objectKind() string {
 
 // printer is what prints a view's objects.
 func (s *Store) printer(snap *snapshot) *tables.Printer {
-	if !isCustom(snap.key.Group) {
+	if !IsCustom(snap.key.Group) {
 		return tables.BuiltIn(schema.GroupKind{Group: snap.key.Group, Kind: snap.head.Kind})
 	}
 	var columns []tables.CustomColumn

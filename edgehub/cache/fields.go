@@ -71,7 +71,7 @@ func (s *Store) checkFields(q Query) error {
 	known, listed := selectable[resource]
 	supports := func(label string) bool { _, ok := known[label]; return ok || label == "metadata.name" }
 	switch {
-	case isCustom(q.Key.Group):
+	case IsCustom(q.Key.Group):
 		labels, ok := s.selectableFields(q.Key)
 		if !ok {
 			return nil
@@ -90,7 +90,7 @@ func (s *Store) checkFields(q Query) error {
 			message = fmt.Sprintf("field label %q not supported for Job", req.Field)
 		case resource == "resourceslices.resource.k8s.io":
 			message = fmt.Sprintf("field label not supported for %s/%s, Kind=ResourceSlice: %s", q.Key.Group, q.Key.Version, req.Field)
-		case !listed && !isCustom(q.Key.Group):
+		case !listed && !IsCustom(q.Key.Group):
 			message = fmt.Sprintf(`%q is not a known field selector: only "metadata.name", "metadata.namespace"`, req.Field)
 		}
 		return apierrors.NewBadRequest(message)

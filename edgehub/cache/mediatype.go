@@ -193,7 +193,9 @@ var builtInGroups = map[string]string{
 	"apiextensions.k8s.io": "", "apiregistration.k8s.io": "",
 }
 
-func isCustom(group string) bool {
+// IsCustom reports whether a group is none of kube-apiserver's own. Its resources can
+// be kept in JSON alone: nothing is known of their types.
+func IsCustom(group string) bool {
 	_, ok := builtInGroups[group]
 	return !ok
 }
@@ -201,9 +203,9 @@ func isCustom(group string) bool {
 // internalType is the Go type by which kube-apiserver's messages call a kind.
 func internalType(group, kind string, several bool) string {
 	switch {
-	case isCustom(group) && several:
+	case IsCustom(group) && several:
 		return "*unstructured.UnstructuredList"
-	case isCustom(group):
+	case IsCustom(group):
 		return "*unstructured.Unstructured"
 	case several:
 		kind += "List"

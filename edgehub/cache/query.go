@@ -133,13 +133,13 @@ func NewQuery(r *http.Request, info *request.RequestInfo, agent, identity string
 func (q *Query) negotiate(r *http.Request, verb string) {
 	accept := r.Header.Get("Accept")
 	q.errorType = errorType(accept)
-	if !isCustom(q.Key.Group) {
+	if !IsCustom(q.Key.Group) {
 		if q.invalid = notRouted(accept, verb != "get"); q.invalid != nil {
 			return
 		}
 	}
 	var ok bool
-	if q.format, ok = negotiate(accept, !isCustom(q.Key.Group)); !ok {
+	if q.format, ok = negotiate(accept, !IsCustom(q.Key.Group)); !ok {
 		q.invalid = errNotAcceptable(mediaTypes)
 	}
 }

@@ -51,7 +51,8 @@ func (s *Store) Record(q Query, resp *http.Response, asked Moment) io.ReadCloser
 
 func (s *Store) record(q Query, resp *http.Response, asked Moment) io.ReadCloser {
 	enc, ok := encodingOf(resp.Header.Get("Content-Type"))
-	if !ok && q.Verb != GetDocument {
+	foreign := enc == capture.Protobuf && IsCustom(q.Key.Group) && q.Key.Representation != partialObjectMetadata
+	if (!ok || foreign) && q.Verb != GetDocument {
 		s.unrecorded(q)
 		return resp.Body
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"github.com/edgehub-io/edge-hub/edgehub/cache"
 )
 
 // readable is what of an Accept header (RFC 9110, 12.5.1) names answers that edge-hub
@@ -35,6 +37,19 @@ func mediaTypeOf(clause string) string {
 	return strings.ToLower(strings.TrimSpace(mediaType))
 }
 
+// withoutProtobuf is an Accept header without whole objects in protobuf, if it names JSON
+// as well. The server behind an APIService may write it, and only who has its types can
+// read that.
+func withoutProtobuf(accept string) string {
+	clauses := strings.Split(accept, ",")
+	if !slices.ContainsFunc(clauses, func(clause string) bool { return mediaTypeOf(clause) == typeJSON }) {
+		return accept
+	}
+	return strings.TrimSpace(strings.Join(slices.DeleteFunc(clauses, func(clause string) bool {
+		return mediaTypeOf(clause) == typeProtobuf && !strings.Contains(clause, "as=")
+	}), ","))
+}
+
 // askReadably has a read of a cached agent answered in what can be recorded, where the
 // agent names JSON or protobuf beside what can't be: client-go does, with
 // ClientsPreferCBOR (KEP-4222). A header that names none of the two goes as it is, and so
@@ -46,6 +61,9 @@ func askReadably(r *http.Request, info *request.RequestInfo) {
 	}
 	accept := strings.Join(r.Header.Values("Accept"), ",")
 	known := readable(accept)
+	if cache.IsCustom(info.APIGroup) {
+		known = withoutProtobuf(known)
+	}
 	if known != accept && slices.ContainsFunc(strings.Split(known, ","), func(clause string) bool {
 		mediaType := mediaTypeOf(clause)
 		return mediaType == typeJSON || mediaType == typeProtobuf

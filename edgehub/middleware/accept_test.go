@@ -10,7 +10,8 @@ import (
 )
 
 func TestCachedAgentsAreAnsweredInWhatCanBeRecorded(t *testing.T) {
-	const pods, table = "/api/v1/pods", "application/json;as=Table;v=v1;g=meta.k8s.io"
+	const pods, metrics, table = "/api/v1/pods", "/apis/metrics.k8s.io/v1beta1/pods", "application/json;as=Table;v=v1;g=meta.k8s.io"
+	const partial = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 	for name, tc := range map[string]struct{ path, accept, want string }{
 		"nothing":             {pods, "", ""},
 		"JSON":                {pods, "application/json", "application/json"},
@@ -21,13 +22,21 @@ func TestCachedAgentsAreAnsweredInWhatCanBeRecorded(t *testing.T) {
 		"YAML or anything":    {pods, "application/yaml, */*", "application/yaml, */*"},
 		"YAML alone":          {pods, "application/yaml", "application/yaml"},
 		"CBOR alone":          {pods, "application/cbor", "application/cbor"},
+		"protobuf preferred":  {pods, "application/vnd.kubernetes.protobuf,application/json", "application/vnd.kubernetes.protobuf,application/json"},
+		"of another server":   {metrics, "application/vnd.kubernetes.protobuf, application/json", "application/json"},
+		"that or nothing":     {metrics, "application/vnd.kubernetes.protobuf", "application/vnd.kubernetes.protobuf"},
+		"metadata alone":      {metrics, partial + ",application/json", partial + ",application/json"},
 		"OpenAPI as protobuf": {"/openapi/v2", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf, application/json", "application/com.github.proto-openapi.spec.v2.v1.0+protobuf, application/json"},
 	} {
 		r := httptest.NewRequest(http.MethodGet, tc.path, nil)
 		for line := range strings.SplitSeq(tc.accept, ", ") { // a header may come in lines
 			r.Header.Add("Accept", line)
 		}
-		askReadably(r, &request.RequestInfo{IsResourceRequest: strings.HasPrefix(tc.path, pods)})
+		group := ""
+		if tc.path == metrics {
+			group = "metrics.k8s.io"
+		}
+		askReadably(r, &request.RequestInfo{IsResourceRequest: !strings.HasPrefix(tc.path, "/openapi"), APIGroup: group})
 		if got := strings.Join(r.Header.Values("Accept"), ", "); got != tc.want {
 			t.Errorf("%s: %q", name, got)
 		}
