@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -53,9 +54,10 @@ current-context: x
 func newRoot(t *testing.T, commonName string) string {
 	t.Helper()
 	root := t.TempDir()
+	ca, _ := signer()
 	for name, content := range map[string]string{
 		DefaultKubeletKubeconfig:         kubeletConf,
-		"/etc/kubernetes/pki/ca.crt":     "the authority",
+		"/etc/kubernetes/pki/ca.crt":     pemOf(ca),
 		certFile:                         certificate(t, commonName),
 		DefaultManifests + "/other.yaml": "another static Pod",
 		systemdDir + "/kubelet.service":  "the kubelet's unit",
@@ -71,14 +73,45 @@ func newRoot(t *testing.T, commonName string) string {
 	return root
 }
 
+// signer is the cluster's authority.
+var signer = sync.OnceValues(newAuthority)
+
+func newAuthority() (*x509.Certificate, *ecdsa.PrivateKey) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "kubernetes"}, NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	ca, err := x509.ParseCertificate(der)
+	if err != nil {
+		panic(err)
+	}
+	return ca, key
+}
+
+func pemOf(ca *x509.Certificate) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw}))
+}
+
 func certificate(t *testing.T, commonName string) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: commonName}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: commonName}, NotAfter: time.Now().Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	ca, caKey := signer()
+	der, err := x509.CreateCertificate(rand.Reader, template, ca, key.Public(), caKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -675,9 +708,13 @@ func TestPreflightSaysWhatIsMissing(t *testing.T) {
 		spoil func(root string, o *Options)
 		want  string
 	}{
-		"no kubeconfig":   {func(root string, _ *Options) { _ = os.Remove(root + DefaultKubeletKubeconfig) }, "kubelet's kubeconfig"},
-		"no certificate":  {func(root string, _ *Options) { _ = os.Remove(root + certFile) }, "client certificate"},
-		"no authority":    {func(root string, _ *Options) { _ = os.Remove(root + "/etc/kubernetes/pki/ca.crt") }, "authority: "},
+		"no kubeconfig":  {func(root string, _ *Options) { _ = os.Remove(root + DefaultKubeletKubeconfig) }, "kubelet's kubeconfig"},
+		"no certificate": {func(root string, _ *Options) { _ = os.Remove(root + certFile) }, "client certificate"},
+		"no authority":   {func(root string, _ *Options) { _ = os.Remove(root + "/etc/kubernetes/pki/ca.crt") }, "authority: "},
+		"an authority for servers alone": {func(root string, _ *Options) {
+			servers, _ := newAuthority()
+			_ = os.WriteFile(root+"/etc/kubernetes/pki/ca.crt", []byte(pemOf(servers)), 0o600)
+		}, "authority: the hub would not recognise the kubelet"},
 		"no manifests":    {func(root string, _ *Options) { _ = os.RemoveAll(root + DefaultManifests) }, "manifests: "},
 		"a file for them": {func(_ string, o *Options) { o.Manifests = DefaultKubeletKubeconfig }, "is no directory"},
 		"not a node":      {func(root string, _ *Options) { _ = os.WriteFile(root+certFile, []byte(certificate(t, "admin")), 0o600) }, `of "admin"`},

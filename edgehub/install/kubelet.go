@@ -24,6 +24,7 @@ type kubelet struct {
 	node     string // its Node's name
 	certFile string
 	keyFile  string
+	pair     tls.Certificate
 }
 
 // way is how a server is reached, as a kubeconfig says it.
@@ -75,13 +76,29 @@ func (k *kubelet) identify(o *Options) error {
 	if err != nil {
 		return fmt.Errorf("the kubelet's client certificate: %w", err)
 	}
-	leaf, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
-		return fmt.Errorf("the kubelet's client certificate: %w", err)
-	}
+	k.pair = pair
 	var ok bool
-	if k.node, ok = strings.CutPrefix(leaf.Subject.CommonName, "system:node:"); !ok {
-		return fmt.Errorf("the kubelet's client certificate is of %q, not of a node", leaf.Subject.CommonName)
+	if k.node, ok = strings.CutPrefix(pair.Leaf.Subject.CommonName, "system:node:"); !ok {
+		return fmt.Errorf("the kubelet's client certificate is of %q, not of a node", pair.Leaf.Subject.CommonName)
+	}
+	return nil
+}
+
+// verify has the kubelet's client certificate verified as the hub does, which is given
+// the authority that the kubelet knows its server by.
+func (k *kubelet) verify(authority []byte) error {
+	roots, intermediates := x509.NewCertPool(), x509.NewCertPool()
+	roots.AppendCertsFromPEM(authority)
+	for _, der := range k.pair.Certificate[1:] {
+		if c, err := x509.ParseCertificate(der); err == nil {
+			intermediates.AddCert(c)
+		}
+	}
+	_, err := k.pair.Leaf.Verify(x509.VerifyOptions{
+		Roots: roots, Intermediates: intermediates, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return fmt.Errorf("the hub would not recognise the kubelet by its client certificate, which the authority in its kubeconfig has to verify: %w", err)
 	}
 	return nil
 }

@@ -68,7 +68,10 @@ func Preflight(o Options) []Finding {
 	if k.origin.proxyURL != "" {
 		f.doubt("proxy-url", "the kubelet reaches kube-apiserver through %s, which the hub does not use", k.origin.proxyURL)
 	}
-	_, err = k.authority(&o)
+	authority, err := k.authority(&o)
+	if err == nil {
+		err = k.verify(authority)
+	}
 	f.add("authority", err, "known")
 	o.lookAtStaticPods(&f)
 	if err := o.keep(); err != nil {

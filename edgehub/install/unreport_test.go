@@ -39,7 +39,7 @@ func TestUninstallDeletesTheEdgeHubNode(t *testing.T) {
 			}
 		}
 		replace(DefaultKubeletKubeconfig, server, cloud.URL)
-		replace("/etc/kubernetes/pki/ca.crt", "the authority", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cloud.Certificate().Raw})))
+		replace("/etc/kubernetes/pki/ca.crt", "-----BEGIN", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cloud.Certificate().Raw}))+"-----BEGIN")
 		if err := Install(t.Context(), optionsFor(root)); err != nil {
 			t.Fatal(err)
 		}
