@@ -69,7 +69,7 @@ type Options struct {
 	Servers []string
 	// NodeIPs are addresses of the node. If it is nil they are as the hub is
 	// installed; if there are none the one is that the node reaches the first server
-	// from.
+	// from, or where its Node does not have that one, those that it has.
 	NodeIPs []string
 	// KubeletKubeconfig is DefaultKubeletKubeconfig if it is empty.
 	KubeletKubeconfig string
@@ -96,6 +96,8 @@ type Options struct {
 	release func() error                             // takes the address from the node
 	shell   func(context.Context, string) error      // runs a script on the node
 	step    func(string)                             // is called after each step
+	// addresses are those of the kubelet's Node, as a server has them.
+	addresses func(o *Options, k *kubelet, server string) ([]netip.Addr, error)
 }
 
 func (o *Options) defaults() {
@@ -133,6 +135,9 @@ func (o *Options) defaults() {
 	}
 	if o.shell == nil {
 		o.shell = shell
+	}
+	if o.addresses == nil {
+		o.addresses = addresses
 	}
 	if o.step == nil {
 		o.step = func(string) {}

@@ -15,6 +15,7 @@ import (
 	"math/big"
 	mathrand "math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -141,6 +142,9 @@ func optionsFor(root string) Options {
 	}
 	o.release = func() error { return nil }
 	o.shell = func(context.Context, string) error { return nil }
+	o.addresses = func(*Options, *kubelet, string) ([]netip.Addr, error) {
+		return []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("192.0.2.8")}, nil
+	}
 	return o
 }
 

@@ -15,24 +15,13 @@ import (
 
 // pod is the manifest of the hub's static Pod.
 func (o *Options) pod(k *kubelet) ([]byte, error) {
-	servers, nodeIPs := o.Servers, o.NodeIPs
+	servers := o.Servers
 	if len(servers) == 0 {
 		servers = []string{k.origin.server}
 	}
-	if len(nodeIPs) == 0 {
-		host, err := hostOf(servers[0])
-		if err != nil {
-			return nil, err
-		}
-		address, err := sourceOf(host)
-		if err != nil {
-			return nil, fmt.Errorf("the node's address is not known, name it with --node-ip: %w", err)
-		}
-		// A balancer on the node itself is reached from where nobody else reaches the
-		// node, and no certificate is approved for ::1.
-		if !address.IsLoopback() {
-			nodeIPs = []string{address.String()}
-		}
+	nodeIPs, err := o.nodeIPs(k, servers[0])
+	if err != nil {
+		return nil, err
 	}
 	args := []string{
 		"run", "--kubeconfig=" + hubKubeconfig, "--certificate-authority=" + authorityFile, "--client-ca-file=" + authorityFile,

@@ -74,6 +74,7 @@ func Preflight(o Options) []Finding {
 	}
 	f.add("authority", err, "known")
 	o.lookAtStaticPods(&f)
+	given := o.NodeIPs
 	if err := o.keep(); err != nil {
 		f.add("installed", err, "")
 	}
@@ -92,6 +93,9 @@ func Preflight(o Options) []Finding {
 			err = reach(host)
 		}
 		f.add("server", err, server)
+	}
+	if len(failed(f)) == 0 {
+		o.lookAtAddresses(&f, k, servers[0], given)
 	}
 	if o.root == "/" && o.exists(o.manifest()) {
 		lookAtPods(&f)

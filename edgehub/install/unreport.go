@@ -2,15 +2,10 @@ package install
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/http"
-	"net/url"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/edgehub-io/edge-hub/edgehub/certificates"
@@ -61,30 +56,5 @@ func (o *Options) hubClient(k *kubelet) (*http.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(authority)
-	server, err := url.Parse(k.origin.server)
-	if err != nil {
-		return nil, fmt.Errorf("kube-apiserver's URL: %w", err)
-	}
-	return &http.Client{Transport: toServer{server, &http.Transport{
-		ForceAttemptHTTP2: true,
-		TLSClientConfig: &tls.Config{
-			MinVersion: tls.VersionTLS12, RootCAs: pool, ServerName: k.origin.tlsServerName, Certificates: []tls.Certificate{*certificate},
-		},
-	}}}, nil
-}
-
-// toServer sends requests to a server, whatever host they name.
-type toServer struct {
-	server *url.URL
-	http   http.RoundTripper
-}
-
-// RoundTrip implements http.RoundTripper.
-func (t toServer) RoundTrip(req *http.Request) (*http.Response, error) {
-	out := req.Clone(req.Context())
-	out.Host, out.URL.Scheme, out.URL.Host = "", t.server.Scheme, t.server.Host
-	out.URL.Path = strings.TrimSuffix(t.server.Path, "/") + req.URL.Path
-	return t.http.RoundTrip(out)
+	return k.client(k.origin.server, authority, *certificate)
 }

@@ -57,7 +57,7 @@ func nodeCommands() []*cobra.Command {
 
 func nodeFlags(f *pflag.FlagSet, o *install.Options) {
 	f.StringSliceVar(&o.Servers, "server", nil, "URL of a kube-apiserver, instead of the kubelet's. May be repeated. As installed if it is not given; if it is empty the kubelet's.")
-	f.StringSliceVar(&o.NodeIPs, "node-ip", nil, "Address of the node, instead of the one that it reaches the first server from. May be repeated. As installed if it is not given; if it is empty that one.")
+	f.StringSliceVar(&o.NodeIPs, "node-ip", nil, "Address of the node, instead of the one that it reaches the first server from, or of all that its Node has if that is none of them. May be repeated. As installed if it is not given; if it is empty those.")
 	pathFlags(f, o)
 }
 
