@@ -43,6 +43,7 @@ const (
 	configDir     = "/etc/kubernetes"
 	hubKubeconfig = configDir + "/edge-hub.conf"
 	authorityFile = configDir + "/edge-hub-ca.crt"
+	beforeFile    = configDir + "/edge-hub-before.yaml" // the manifest before an upgrade, until that ends
 	cacheDir      = configDir + "/cache"
 	stateDir      = "/var/lib/edge-hub"
 	manifestName  = "edge-hub.yaml"
@@ -276,7 +277,7 @@ func Uninstall(ctx context.Context, o Options, restarted bool) error {
 	}
 	_ = o.shell(ctx, closeFirewall) // there may be no iptables
 	o.say("the node does not have the hub's address")
-	for _, name := range []string{cacheDir, stateDir, authorityFile, hubKubeconfig} {
+	for _, name := range []string{cacheDir, stateDir, authorityFile, hubKubeconfig, beforeFile} {
 		if err := o.remove(name); err != nil {
 			return fmt.Errorf("uninstall: %w", err)
 		}

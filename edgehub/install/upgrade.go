@@ -72,11 +72,15 @@ func (o *Options) keep() error {
 // replace writes the manifest and waits until its hub answers. Where there was another
 // one, that one's hub answers until the kubelet has ended it, and the kubelet may be led
 // there already. So it waits for another process, and puts the old manifest back if none
-// comes, or if ctx ends before.
+// comes, or if ctx ends before. The old one is kept meanwhile: a run after one that was
+// killed finds the manifest as it is to be, and has to wait for its hub all the same.
 func (o *Options) replace(ctx context.Context, pod []byte) error {
 	old, err := os.ReadFile(o.path(o.manifest()))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	if before, none := os.ReadFile(o.path(beforeFile)); none == nil && bytes.Equal(old, pod) {
+		old = before
 	}
 	if err != nil || bytes.Equal(old, pod) {
 		if err := o.write(o.manifest(), pod); err != nil {
@@ -86,21 +90,26 @@ func (o *Options) replace(ctx context.Context, pod []byte) error {
 		if err := o.answers(ctx, *o); err != nil {
 			return fmt.Errorf("the kubelet was not led to the hub: %w", err)
 		}
-		return nil
+		return os.RemoveAll(o.path(beforeFile))
 	}
-	err = o.upgrade(ctx, pod)
+	err = o.upgrade(ctx, old, pod)
 	if err == nil {
-		return nil
+		return os.RemoveAll(o.path(beforeFile))
 	}
-	if failed := o.write(o.manifest(), old); failed != nil {
+	failed := o.write(o.manifest(), old)
+	if failed == nil {
+		failed = os.RemoveAll(o.path(beforeFile))
+	}
+	if failed != nil {
 		return fmt.Errorf("the new hub has not taken over: %w; and %s could not be put back, so install the image from before: %w", err, o.manifest(), failed)
 	}
 	o.say("%s is as it was before", o.manifest())
 	return fmt.Errorf("the new hub has not taken over, and %s is as it was before, for the kubelet to start the old one: look into /var/log/pods/kube-system_edge-hub-* and the kubelet's log for the reason, and install again: %w", o.manifest(), err)
 }
 
-// upgrade writes the manifest where there is another one, and waits for its hub.
-func (o *Options) upgrade(ctx context.Context, pod []byte) error {
+// upgrade writes the manifest where there is another one, unless a run that was killed
+// did, and waits for its hub.
+func (o *Options) upgrade(ctx context.Context, old, pod []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	before, _ := o.started(ctx) // it may not run
@@ -108,6 +117,17 @@ func (o *Options) upgrade(ctx context.Context, pod []byte) error {
 		return err
 	}
 	written := time.Now()
+	if is, err := os.ReadFile(o.path(o.manifest())); err == nil && bytes.Equal(is, pod) {
+		// What runs may be the new hub.
+		info, err := os.Stat(o.path(o.manifest()))
+		if err != nil {
+			return err
+		}
+		before, written = time.Time{}, info.ModTime()
+	}
+	if err := o.write(beforeFile, old); err != nil {
+		return err
+	}
 	if err := o.write(o.manifest(), pod); err != nil {
 		return err
 	}

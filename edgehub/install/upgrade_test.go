@@ -1,6 +1,7 @@
 package install
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -85,6 +86,64 @@ func TestAnUpgradeWaitsForTheNewHub(t *testing.T) {
 				}
 				if string(content) != "old" {
 					t.Errorf("the manifest is %s", content)
+				}
+			})
+		})
+	}
+}
+
+// TestAnUpgradeThatWasKilledIsFinishedByTheNext, which does not take the old hub's answer
+// for the new one's.
+func TestAnUpgradeThatWasKilledIsFinishedByTheNext(t *testing.T) {
+	const never = 24 * time.Hour
+	for name, tc := range map[string]struct {
+		starts time.Duration // the new hub, after the manifest is written
+		again  time.Duration // install is run
+		pod    string
+		want   string // the manifest, the old one if it is empty
+		err    string
+	}{
+		"the new one runs already":    {starts: time.Second, again: time.Hour, pod: "new", want: "new"},
+		"the new one takes its time":  {starts: 2 * time.Minute, again: time.Minute, pod: "new", want: "new"},
+		"the new one never starts":    {starts: never, again: time.Minute, pod: "new", err: "the old hub still runs"},
+		"the image from before":       {starts: time.Second, again: time.Hour, pod: "old", want: "old"},
+		"another one, and that fails": {starts: time.Second, again: time.Hour, pod: "third", want: "new", err: "the old hub still runs"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := optionsFor(t.TempDir())
+				o.defaults()
+				manifest := o.path(o.manifest())
+				if err := errors.Join(os.MkdirAll(filepath.Dir(manifest), 0o755), os.WriteFile(manifest, []byte("old"), 0o600)); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				o.started = func(context.Context) (time.Time, error) {
+					if since := time.Since(began); since < tc.starts {
+						return began.Add(-time.Hour), nil
+					}
+					if content, _ := os.ReadFile(manifest); string(content) == "old" {
+						return time.Now(), nil
+					}
+					return began.Add(tc.starts), nil
+				}
+				o.answers = func(context.Context, Options) error { return nil }
+				if !killed(t, 0, o, func(o Options) error { return o.replace(t.Context(), []byte("new")) }) {
+					t.Fatal("it was not killed")
+				}
+				if err := os.Chtimes(manifest, began, began); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(tc.again)
+				err := o.replace(t.Context(), []byte(tc.pod))
+				if tc.err == "" && err != nil || tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)) {
+					t.Errorf("error %v", err)
+				}
+				if content, _ := os.ReadFile(manifest); string(content) != cmp.Or(tc.want, "old") {
+					t.Errorf("the manifest is %s", content)
+				}
+				if o.exists(beforeFile) {
+					t.Errorf("%s is left", beforeFile)
 				}
 			})
 		})
