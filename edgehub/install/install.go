@@ -306,7 +306,11 @@ var torn = regexp.MustCompile("^" + regexp.QuoteMeta(journal.TempPrefix) + "[A-Z
 
 // removeTorn removes what runs that were killed have left half written.
 func (o *Options) removeTorn() error {
-	for _, dir := range []string{configDir, o.Manifests, dropInDir, filepath.Dir(o.KubeletKubeconfig)} {
+	kubeconfig, err := o.resolve(o.KubeletKubeconfig)
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{configDir, o.Manifests, dropInDir, filepath.Dir(kubeconfig)} {
 		entries, err := os.ReadDir(o.path(dir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

@@ -30,6 +30,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/yaml"
+
+	"github.com/edgehub-io/edge-hub/edgehub/journal"
 )
 
 const (
@@ -609,6 +611,38 @@ func TestACertificateApartFromItsKey(t *testing.T) {
 		if user.ClientCertificate != tc.cert || user.ClientKey != tc.key {
 			t.Errorf("%s: the hub asks with %s and %s", name, user.ClientCertificate, user.ClientKey)
 		}
+	}
+}
+
+// TestALinkToTheKubeconfigStays, and what it leads to is changed.
+func TestALinkToTheKubeconfigStays(t *testing.T) {
+	asRoot(t)
+	root := newRoot(t, "system:node:edge-1")
+	link, file := root+DefaultKubeletKubeconfig, root+"/opt/kubelet/config"
+	conf := strings.Replace(kubeletConf, "pki/ca.crt", "/etc/kubernetes/pki/ca.crt", 1)
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(conf), 0o600), os.Remove(link), os.Symlink("../../opt/kubelet/config", link)); err != nil {
+		t.Fatal(err)
+	}
+	if err := Install(t.Context(), optionsFor(root)); err != nil {
+		t.Fatal(err)
+	}
+	torn := filepath.Join(filepath.Dir(file), journal.TempPrefix+"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+	if err := os.WriteFile(torn, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{hubURL, server} {
+		if info, err := os.Lstat(link); err != nil || info.Mode().Type() != fs.ModeSymlink {
+			t.Errorf("the link is %v, %v", info, err)
+		}
+		if got := serverOf(t, file); got != want {
+			t.Errorf("the kubelet speaks to %s, want %s", got, want)
+		}
+		if err := Uninstall(t.Context(), optionsFor(root), false); !errors.Is(err, ErrRestart) {
+			t.Fatal(err)
+		}
+	}
+	if _, err := os.Stat(torn); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what a run that was killed left is there: %v", err)
 	}
 }
 

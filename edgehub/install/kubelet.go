@@ -174,7 +174,21 @@ func (k *kubelet) leadTo(o *Options, w way) error {
 	if err != nil {
 		return fmt.Errorf("the kubelet's kubeconfig: %w", err)
 	}
-	return o.write(o.KubeletKubeconfig, content)
+	name, err := o.resolve(o.KubeletKubeconfig)
+	if err != nil {
+		return fmt.Errorf("the kubelet's kubeconfig: %w", err)
+	}
+	return o.write(name, content)
+}
+
+// resolve is the file that a link leads to, which is to be there.
+func (o *Options) resolve(name string) (string, error) {
+	target, err := filepath.EvalSymlinks(o.path(name))
+	if err != nil {
+		return "", err
+	}
+	inside, err := filepath.Rel(o.root, target)
+	return filepath.Join("/", inside), err
 }
 
 // hostOf is HOST:PORT of a server's URL.

@@ -106,10 +106,8 @@ func (k *kubelet) directories(o *Options) (directories []string) {
 	}
 	for _, file := range []string{k.certFile, k.keyFile} {
 		add(filepath.Dir(file))
-		if target, err := filepath.EvalSymlinks(o.path(file)); err == nil {
-			if inside, err := filepath.Rel(o.root, target); err == nil {
-				add(filepath.Join("/", filepath.Dir(inside)))
-			}
+		if target, err := o.resolve(file); err == nil {
+			add(filepath.Dir(target))
 		}
 	}
 	return directories
