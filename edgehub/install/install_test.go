@@ -397,15 +397,17 @@ func TestTheManifestIsWhereTheKubeletLooks(t *testing.T) {
 // certificate for the Service's name in another one.
 func TestTheHubKnowsTheClustersDomain(t *testing.T) {
 	asRoot(t)
-	root := newRoot(t, "system:node:edge-1")
-	if err := os.WriteFile(root+DefaultKubeletConfig, []byte("staticPodPath: /etc/kubernetes/manifests\nclusterDomain: corp.example\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := Install(t.Context(), optionsFor(root)); err != nil {
-		t.Fatal(err)
-	}
-	if args := readPod(t, root).Spec.Containers[0].Args; !slices.Contains(args, "--cluster-domain=corp.example") {
-		t.Errorf("the hub is run with %v", args)
+	for _, domain := range []string{"corp.example", "corp.example."} {
+		root := newRoot(t, "system:node:edge-1")
+		if err := os.WriteFile(root+DefaultKubeletConfig, []byte("staticPodPath: /etc/kubernetes/manifests\nclusterDomain: "+domain+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := Install(t.Context(), optionsFor(root)); err != nil {
+			t.Fatal(err)
+		}
+		if args := readPod(t, root).Spec.Containers[0].Args; !slices.Contains(args, "--cluster-domain=corp.example") {
+			t.Errorf("%s: the hub is run with %v", domain, args)
+		}
 	}
 }
 

@@ -32,8 +32,10 @@ func (o *Options) pod(k *kubelet) ([]byte, error) {
 		args = append(args, "--bootstrap-credential="+k.certFile)
 	}
 	// Else no certificate is approved where the operator knows another one.
-	if config, _ := o.kubeletConfig(); config.ClusterDomain != "" {
-		args = append(args, "--cluster-domain="+config.ClusterDomain)
+	// No certificate has a name that ends with a dot.
+	config, _ := o.kubeletConfig()
+	if domain := strings.TrimSuffix(config.ClusterDomain, "."); domain != "" {
+		args = append(args, "--cluster-domain="+domain)
 	}
 	for _, server := range servers {
 		args = append(args, "--server="+server)
