@@ -163,14 +163,22 @@ func (s *Source) Run(ctx context.Context, client rest.Interface, changed func(hu
 			s.take(cm, changed)
 		}
 	}
-	_, informer := cache.NewInformerWithOptions(cache.InformerOptions{
+	var store cache.Store
+	store, informer := cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: lw,
 		ObjectType:    &corev1.ConfigMap{},
 		Handler: cache.ResourceEventHandlerFuncs{
 			AddFunc:    take,
 			UpdateFunc: func(_, obj any) { take(obj) },
-			DeleteFunc: func(any) { s.deleted() },
+			DeleteFunc: func(any) { s.missing(store) },
 		},
+	})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { // it may have been deleted while nobody followed it
+		if cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+			s.missing(store)
+		}
 	})
 	informer.RunWithContext(ctx)
 }
@@ -206,11 +214,20 @@ func (s *Source) take(cm *corev1.ConfigMap, changed func(hubconfig.Config)) {
 	changed(config)
 }
 
-// deleted keeps the configuration in use: a ConfigMap that is deleted and made
-// anew must not cost every node its cache. To end caching, empty cache_agents.
-func (s *Source) deleted() {
+// missing keeps the configuration in use if the ConfigMap is not in store: one that is
+// deleted and made anew must not cost every node its cache. To end caching, empty
+// cache_agents.
+func (s *Source) missing(store cache.Store) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(store.ListKeys()) > 0 {
+		return // it was taken, or waits for mu to be
+	}
+	s.problem = nil
+	s.invalid.Set(0)
+	if !s.known {
+		return // there was none yet
+	}
 	s.problem = fmt.Errorf("ConfigMap %s/%s was deleted, the last good configuration stays in use; to cache nothing set %s to \"\"",
 		hubconfig.Namespace, hubconfig.Name, hubconfig.KeyCacheAgents)
 	klog.ErrorS(s.problem, "Configuration is missing")
