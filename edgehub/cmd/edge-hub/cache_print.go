@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 	"strconv"
@@ -105,12 +106,12 @@ func find(i *cache.Inspector, views []cache.ViewInfo, want wanted, notes io.Writ
 			}
 			return nil
 		})
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // else it was evicted meanwhile
 			return nil, err
 		}
 	}
-	if len(identities) > 1 {
-		return nil, fmt.Errorf("cached for several identities, name one with --identity: %s", strings.Join(slices.Sorted(maps.Keys(identities)), ", "))
+	if err := only(identities); err != nil {
+		return nil, err
 	}
 	var found []cache.StoredObject
 	for _, key := range slices.Sorted(maps.Keys(newest)) {
@@ -120,6 +121,14 @@ func find(i *cache.Inspector, views []cache.ViewInfo, want wanted, notes io.Writ
 		return nil, errors.New("nothing like that is cached: see edge-hub cache ls")
 	}
 	return found, nil
+}
+
+// only says that what is asked for is cached for several identities, if it is.
+func only(identities map[string]bool) error {
+	if len(identities) > 1 {
+		return fmt.Errorf("cached for several identities, name one with --identity: %s", strings.Join(slices.Sorted(maps.Keys(identities)), ", "))
+	}
+	return nil
 }
 
 // printObjects prints one object if only one is asked for, and else a List.
@@ -151,6 +160,8 @@ func printObjects(to io.Writer, found []cache.StoredObject, one bool, format str
 
 // printDocument prints the document of a path; without a path, the paths.
 func printDocument(to io.Writer, i *cache.Inspector, views []cache.ViewInfo, path string) error {
+	identities := map[string]bool{}
+	var text []byte
 	for _, v := range views {
 		scope := cache.ScopeForPeople(v.Key)
 		if path == "" {
@@ -161,13 +172,25 @@ func printDocument(to io.Writer, i *cache.Inspector, views []cache.ViewInfo, pat
 			continue
 		}
 		content, contentType, err := i.Document(v)
-		if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue // it was evicted meanwhile
+		case err != nil:
 			return err
+		}
+		if identities[v.Key.Identity] = true; text != nil {
+			continue
 		}
 		if !strings.Contains(contentType, "json") || strings.Contains(contentType, "protobuf") {
 			content = []byte(base64.StdEncoding.EncodeToString(content))
 		}
-		_, err = fmt.Fprintf(to, "%s\n", content)
+		text = append(content, '\n')
+	}
+	if err := only(identities); err != nil {
+		return err
+	}
+	if text != nil {
+		_, err := to.Write(text)
 		return err
 	}
 	if path == "" && len(views) > 0 {

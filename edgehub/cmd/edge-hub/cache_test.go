@@ -3,10 +3,12 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -220,15 +222,19 @@ func put(t *testing.T, dir, agent, group, namespace, kind, version string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var content []byte
-	for _, body := range []string{
+	write(t, filepath.Join(dir, agent, "me", "services.v1."+cmp.Or(group, "core"), url.PathEscape(namespace)+".jsonl"),
 		fmt.Sprintf(`"t":"VIEW","v":1,"key":%s}`, text),
 		fmt.Sprintf(`"t":"OBJECT","k":"shop/web","rv":%q,"o":{"metadata":{"namespace":"shop","name":"web","resourceVersion":%q}}}`, version, version),
-		fmt.Sprintf(`"t":"END","rv":%q,"n":1,"kind":%q,"apiVersion":"v1"}`, version, kind),
-	} {
+		fmt.Sprintf(`"t":"END","rv":%q,"n":1,"kind":%q,"apiVersion":"v1"}`, version, kind))
+}
+
+// write writes a view of these records.
+func write(t *testing.T, file string, records ...string) {
+	t.Helper()
+	var content []byte
+	for _, body := range records {
 		content = fmt.Appendf(content, `{"crc":"%08x",%s`+"\n", crc32.Checksum([]byte(body), crc32.MakeTable(crc32.Castagnoli)), body)
 	}
-	file := filepath.Join(dir, agent, "me", "services.v1."+cmp.Or(group, "core"), url.PathEscape(namespace)+".jsonl")
 	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, content, 0o600)); err != nil {
 		t.Fatal(err)
 	}
@@ -259,6 +265,41 @@ func TestGroupsHideNoObjects(t *testing.T) {
 			g.Expect(strings.Contains(out, "kind: "+kind+"\n")).To(Equal(slices.Contains(kinds, kind)), "%s of %s: %s", kind, args, out)
 		}
 	}
+}
+
+// TestADocumentIsOfOneIdentity: what one was served is never another's.
+func TestADocumentIsOfOneIdentity(t *testing.T) {
+	g, dir := NewWithT(t), t.TempDir()
+	for _, identity := range []string{"me", "you"} {
+		write(t, filepath.Join(dir, "till", identity, "discovery", "%2Fapis.jsonl"),
+			`"t":"VIEW","v":1,"key":{"agent":"till","identity":"`+identity+`","document":"/apis"}}`,
+			`"t":"CHUNK","b":"`+base64.StdEncoding.EncodeToString([]byte(`{"for":"`+identity+`"}`))+`"}`,
+			`"t":"END","rv":"","n":0,"contentType":"application/json"}`)
+	}
+	_, err := runOver(t, dir, "get", "till", "discovery", "/apis")
+	g.Expect(err).To(MatchError(ContainSubstring("name one with --identity: me, you")))
+	for _, identity := range []string{"me", "you"} {
+		g.Expect(runOver(t, dir, "get", "till", "discovery", "/apis", "--identity", identity)).To(Equal(`{"for":"` + identity + `"}` + "\n"))
+	}
+}
+
+// TestWhatIsEvictedMeanwhileIsLeftOut: a running hub does so at any time.
+func TestWhatIsEvictedMeanwhileIsLeftOut(t *testing.T) {
+	g, dir := NewWithT(t), t.TempDir()
+	put(t, dir, "till", "", "shop", "Service", "7")
+	put(t, dir, "till", "serving.knative.dev", "shop", "KnativeService", "9")
+	directory, err := os.OpenRoot(dir)
+	g.Expect(err).NotTo(HaveOccurred())
+	defer directory.Close()
+	inspector := cache.NewInspector(directory, nil)
+	views, err := collect(t.Context(), inspector, cache.Selection{Agent: "till"})
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(views).To(HaveLen(2))
+	g.Expect(os.RemoveAll(filepath.Join(dir, "till", "me", "services.v1.core"))).To(Succeed())
+	found, err := find(inspector, views, wanted{}, io.Discard)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(found).To(HaveLen(1))
+	g.Expect(found[0].ResourceVersion).To(BeEquivalentTo(9))
 }
 
 // TestWhatIsShownDoesNothingToATerminal: kube-apiserver answers a list of a namespace
