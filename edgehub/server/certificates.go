@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -48,17 +49,26 @@ func (h *hub) runCertificates(ctx context.Context) error {
 	return nil
 }
 
-// bootstrapper returns one bootstrapClient. A credential that can't be read may be there
-// the next time. It is called by one goroutine.
+// bootstrapper returns one bootstrapClient for as long as the credential is the same. One
+// that can't be read may be there the next time, and one that was refused may be another
+// then. It is called by one goroutine.
 func (h *hub) bootstrapper() func() (rest.Interface, error) {
 	var client rest.Interface
+	var of []byte
 	return func() (rest.Interface, error) {
-		if client != nil {
+		var credential []byte
+		if h.options.BootstrapCredential != "" {
+			var err error
+			if credential, err = os.ReadFile(h.options.BootstrapCredential); err != nil {
+				credential = of
+			}
+		}
+		if client != nil && bytes.Equal(credential, of) {
 			return client, nil
 		}
 		made, err := h.bootstrapClient()
 		if err == nil {
-			client = made
+			client, of = made, credential
 		}
 		return made, err
 	}

@@ -11,6 +11,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,6 +53,51 @@ func TestABootstrapCredentialMayComeLater(t *testing.T) {
 	}
 	if again, err := client(); err != nil || again != made {
 		t.Errorf("the next one is another: %v", err)
+	}
+}
+
+// TestABootstrapTokenMayBeRenewed: the one that was there when the hub started may have
+// expired until it is approved.
+func TestABootstrapTokenMayBeRenewed(t *testing.T) {
+	asked := make(chan string, 1)
+	kube := httptest.NewTLSServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.Header.Get("Authorization") }))
+	defer kube.Close()
+	file := filepath.Join(t.TempDir(), "bootstrap")
+	own := &rest.Config{TLSClientConfig: rest.TLSClientConfig{CAData: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: kube.Certificate().Raw})}}
+	h := &hub{
+		options: Options{BootstrapCredential: file}, cloud: &cloud{own: own},
+		upstream: upstream.New(upstream.Options{Servers: []*url.URL{must(url.Parse(kube.URL))}}),
+	}
+	client := h.bootstrapper()
+	var before rest.Interface
+	for _, token := range []string{"first", "second"} {
+		config := clientcmdapi.NewConfig()
+		config.Clusters["c"] = &clientcmdapi.Cluster{Server: kube.URL}
+		config.AuthInfos["b"] = &clientcmdapi.AuthInfo{Token: token}
+		config.Contexts["c"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "b"}
+		config.CurrentContext = "c"
+		if err := clientcmd.WriteToFile(*config, file); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			made, err := client()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := made.Get().AbsPath("/version").Do(t.Context()).Error(); err != nil {
+				t.Fatal(err)
+			}
+			if got := <-asked; got != "Bearer "+token {
+				t.Errorf("it asks with %s, want %s", got, token)
+			}
+			before = made
+		}
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if made, err := client(); err != nil || made != before {
+		t.Errorf("the credential is gone, and with it the client: %v", err)
 	}
 }
 
