@@ -19,6 +19,9 @@ const (
 	// trimGrowth is what is worth the processor time of a collection, if it is a
 	// quarter of what is held.
 	trimGrowth = 4 << 20
+	// trimRest is what is worth it when nothing happens any more, of what was taken
+	// since: the end of a burst leaves that behind, though it held as much before.
+	trimRest = 2 << 20
 )
 
 // trim gives memory back that a burst needed, such as lists of many megabytes or
@@ -28,7 +31,7 @@ const (
 func trim(ctx context.Context) {
 	ticker := time.NewTicker(trimPeriod)
 	defer ticker.Stop()
-	var trimmed, taken uint64
+	var trimmed, takenThen, taken uint64
 	var last time.Time
 	for {
 		select {
@@ -39,7 +42,8 @@ func trim(ctx context.Context) {
 		holds, taking := resident()
 		quiet := taking-taken < trimQuiet
 		taken = taking
-		if !last.IsZero() && (holds < trimmed+max(trimGrowth, trimmed/4) || !quiet && time.Since(last) < trimBusy) {
+		if !last.IsZero() && !(quiet && taking-takenThen >= trimRest) &&
+			(holds < trimmed+max(trimGrowth, trimmed/4) || !quiet && time.Since(last) < trimBusy) {
 			continue
 		}
 		debug.FreeOSMemory()
@@ -48,6 +52,7 @@ func trim(ctx context.Context) {
 		}
 		last = time.Now()
 		trimmed, taken = resident()
+		takenThen = taken
 	}
 }
 

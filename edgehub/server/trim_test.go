@@ -58,6 +58,33 @@ func TestMemoryOfABurstIsGivenBack(t *testing.T) {
 	})
 }
 
+// TestMemoryOfTheEndOfABurstIsGivenBackToo, though memory was given back when the burst
+// held it still.
+func TestMemoryOfTheEndOfABurstIsGivenBackToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go trim(ctx)
+		time.Sleep(trimPeriod * 3 / 2)
+		before, _ := resident()
+		for range 64 {
+			sink = append(sink, make([]byte, 1<<20))
+		}
+		time.Sleep(2 * trimPeriod)
+		synctest.Wait()
+		if held, _ := resident(); held < before+60<<20 {
+			t.Fatalf("a burst of 64 MiB took %d bytes", held-before)
+		}
+		sink = [][]byte{make([]byte, trimRest)} // the end of it takes little more
+		time.Sleep(2 * trimPeriod)
+		synctest.Wait()
+		if after, _ := resident(); after > before+16<<20 {
+			t.Errorf("%d bytes before the burst, %d after", before, after)
+		}
+		sink = nil
+	})
+}
+
 // TestWhatIsInUseMovesTheMemoryLimit, up and down, lest the hub do nothing but
 // collect or keep what it needs no more.
 func TestWhatIsInUseMovesTheMemoryLimit(t *testing.T) {
