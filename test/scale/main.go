@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string) error {
 	flags.IntVar(&o.pods, "pods", 10000, "Pods: two DaemonSets have one on each node, Deployments the rest")
 	flags.IntVar(&o.policies, "policies", 200, "EdgeHubPolicies, each with an agent and a workload of its own")
 	flags.IntVar(&o.restarting, "restarting", 0, "EdgeHubPolicies that restart their Pods; 0 for three of eight, which have half of the default's Pods")
-	flags.IntVar(&o.changes, "changes", 3, "policies that are changed one after the other")
+	flags.IntVar(&o.changes, "changes", 2, "policies that are changed one after the other")
 	flags.DurationVar(&o.rest, "rest", time.Minute, "how long requests are counted while nothing happens")
 	flags.DurationVar(&o.settle, "settle", statusInterval, "how long after a rollout requests count as its own at least")
 	flags.DurationVar(&o.reportInterval, "report-interval", 30*time.Second, "how often a hub reports at most")
