@@ -318,14 +318,7 @@ func TestAnExpiredOrUnknownClientCertificateIsReplacedByBootstrap(t *testing.T) 
 		time.Sleep(2 * time.Minute) // one asks up to 36 seconds after the other
 		g.Expect(c.asked()[2:]).To(Equal([]string{"bootstrap kubernetes.io/kube-apiserver-client", "own kubernetes.io/kubelet-serving"}))
 
-		// kube-apiserver verifies by another authority now.
-		c.set(func() {
-			c.status["own"] = http.StatusUnauthorized
-			c.decide = func(r *certificatesv1.CertificateSigningRequest) {
-				c.status["own"] = 0
-				c.sign(r)
-			}
-		})
+		c.replaceAuthority()
 		time.Sleep(9 * time.Hour)
 		g.Expect(c.asked()[4:]).To(ConsistOf("bootstrap kubernetes.io/kube-apiserver-client", "own kubernetes.io/kubelet-serving"))
 
@@ -391,18 +384,24 @@ func TestAServingCertificateOfAnAuthorityThatWasReplacedIsToo(t *testing.T) {
 		m, stop := start(t, Options{State: openDir(t)}, c.clients())
 		defer stop()
 		time.Sleep(time.Minute)
-		c.set(func() {
-			c.status["own"] = http.StatusUnauthorized
-			c.decide = func(r *certificatesv1.CertificateSigningRequest) {
-				c.status["own"] = 0
-				c.sign(r)
-			}
-		})
+		c.replaceAuthority()
 		m.rejected.Store(true)
 		time.Sleep(5 * time.Minute)
 		g.Expect(c.asked()[2:]).To(Equal([]string{"bootstrap kubernetes.io/kube-apiserver-client", "own kubernetes.io/kubelet-serving"}))
 		time.Sleep(time.Hour)
 		g.Expect(c.asked()).To(HaveLen(4), "once is enough")
+	})
+}
+
+// replaceAuthority has kube-apiserver verify by another one: it knows no certificate
+// until it has signed the next.
+func (c *cloud) replaceAuthority() {
+	c.set(func() {
+		c.status["own"] = http.StatusUnauthorized
+		c.decide = func(r *certificatesv1.CertificateSigningRequest) {
+			c.status["own"] = 0
+			c.sign(r)
+		}
 	})
 }
 

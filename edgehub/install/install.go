@@ -97,6 +97,7 @@ type Options struct {
 	release func() error                             // takes the address from the node
 	shell   func(context.Context, string) error      // runs a script on the node
 	step    func(string)                             // is called after each step
+	source  func(host string) (netip.Addr, error)    // is what the node reaches a server from
 	// addresses are those of the kubelet's Node, as a server has them.
 	addresses func(o *Options, k *kubelet, server string) ([]netip.Addr, error)
 }
@@ -136,6 +137,9 @@ func (o *Options) defaults() {
 	}
 	if o.shell == nil {
 		o.shell = shell
+	}
+	if o.source == nil {
+		o.source = sourceOf
 	}
 	if o.addresses == nil {
 		o.addresses = addresses

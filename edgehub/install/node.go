@@ -28,7 +28,7 @@ func (o *Options) nodeIPs(k *kubelet, server string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	source, unknown := sourceOf(host)
+	source, unknown := o.source(host)
 	// A balancer on the node itself is reached from where nobody else reaches the
 	// node, and no certificate is approved for ::1.
 	if unknown == nil && source.IsLoopback() {

@@ -47,12 +47,7 @@ func TestAnUpgradeWaitsForTheNewHub(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				o := optionsFor(t.TempDir())
-				o.defaults()
-				manifest := o.path(o.manifest())
-				if err := errors.Join(os.MkdirAll(filepath.Dir(manifest), 0o755), os.WriteFile(manifest, []byte("old"), 0o600)); err != nil {
-					t.Fatal(err)
-				}
+				o, manifest := installedOld(t)
 				began := time.Now()
 				o.started = func(context.Context) (time.Time, error) {
 					content, _ := os.ReadFile(manifest)
@@ -111,12 +106,7 @@ func TestAnUpgradeThatWasKilledIsFinishedByTheNext(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				o := optionsFor(t.TempDir())
-				o.defaults()
-				manifest := o.path(o.manifest())
-				if err := errors.Join(os.MkdirAll(filepath.Dir(manifest), 0o755), os.WriteFile(manifest, []byte("old"), 0o600)); err != nil {
-					t.Fatal(err)
-				}
+				o, manifest := installedOld(t)
 				began := time.Now()
 				o.started = func(context.Context) (time.Time, error) {
 					if since := time.Since(began); since < tc.starts {
@@ -148,6 +138,18 @@ func TestAnUpgradeThatWasKilledIsFinishedByTheNext(t *testing.T) {
 			})
 		})
 	}
+}
+
+// installedOld is a node with the manifest "old".
+func installedOld(t *testing.T) (o Options, manifest string) {
+	t.Helper()
+	o = optionsFor(t.TempDir())
+	o.defaults()
+	manifest = o.path(o.manifest())
+	if err := errors.Join(os.MkdirAll(filepath.Dir(manifest), 0o755), os.WriteFile(manifest, []byte("old"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return o, manifest
 }
 
 // TestWhatIsNoUpgradeStaysAsItIs: the first manifest, and one that is there already, are
