@@ -23,6 +23,7 @@ func (h *hub) handler() http.Handler {
 	next = middleware.WithCache(deps, next)
 	endpoint, _ := h.options.podEndpoint() // which was validated
 	next = middleware.WithRewrite(endpoint, h.identity.IsNode, next)
+	next = middleware.WithWebSocketWatches(h.config.Caches, h.options.Limits.ClientTimeout, next)
 	next = middleware.WithTokens(h.tokens, h.identity.IsNode, next)
 	next = middleware.WithFailingFast(h.identity.IsNode, next)
 	next = middleware.WithLimits(h.limiter, next)

@@ -1,0 +1,210 @@
+package middleware
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/websocket"
+
+	"github.com/edgehub-io/edge-hub/api/hubconfig"
+)
+
+// WithWebSocketWatches has watches that cached agents open as WebSockets (RFC 6455), as
+// the fabric8 client for Java does by default, go on as plain ones, so that they are
+// recorded, and answered from the cache, as all are. The client gets each event as one
+// text message, as kube-apiserver sends it. patience is how long it may take for one,
+// zero if as long as it likes.
+func WithWebSocketWatches(caches func(agent string) bool, patience time.Duration, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !isWebSocketWatch(r) || !caches(hubconfig.AgentOf(r.UserAgent())) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		s := &webSocket{ResponseWriter: w, request: r, cancel: cancel, patience: patience}
+		defer s.end()
+		next.ServeHTTP(s, plainWatch(ctx, r))
+		s.bye()
+	})
+}
+
+// isWebSocketWatch reports whether a request is for a watch as a WebSocket, and such that
+// the hub can answer it just as kube-apiserver would: with JSON, and without a
+// subprotocol, which may hold a credential. What is wrong with any other is
+// kube-apiserver's to say; it wants an Origin, too.
+func isWebSocketWatch(r *http.Request) bool {
+	h := r.Header
+	return r.ProtoMajor == 1 && requestInfo(r).Verb == "watch" &&
+		strings.EqualFold(h.Get("Upgrade"), "websocket") && httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade") &&
+		h.Get("Sec-Websocket-Version") == websocket.SupportedProtocolVersion && h.Get("Sec-Websocket-Key") != "" &&
+		h.Get("Origin") != "" && len(h["Sec-Websocket-Protocol"]) == 0 && takesJSON(h)
+}
+
+// takesJSON reports whether an Accept header leaves nothing but JSON to answer with.
+func takesJSON(h http.Header) bool {
+	for _, accept := range h["Accept"] {
+		for clause := range strings.SplitSeq(accept, ",") {
+			switch mediaTypeOf(clause) {
+			case "", "*/*", "application/*", typeJSON:
+			default:
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// plainWatch is the request that a WebSocket's stands for.
+func plainWatch(ctx context.Context, r *http.Request) *http.Request {
+	plain := r.Clone(ctx)
+	for _, name := range []string{"Upgrade", "Connection", "Accept-Encoding",
+		"Sec-Websocket-Key", "Sec-Websocket-Version", "Sec-Websocket-Extensions"} {
+		plain.Header.Del(name)
+	}
+	return plain
+}
+
+// webSocket writes a watch's events to a WebSocket, and any other answer as it is.
+type webSocket struct {
+	http.ResponseWriter
+	request  *http.Request
+	cancel   context.CancelFunc // ends the watch
+	patience time.Duration
+
+	answered bool
+	conn     *websocket.Conn // nil until there are events
+	closed   chan struct{}   // once the client's side of conn is
+	event    []byte          // what has come of the next one
+	err      error           // the connection could not be had
+}
+
+var errNoWebSocket = errors.New("the WebSocket could not be opened")
+
+// WriteHeader implements http.ResponseWriter.
+func (s *webSocket) WriteHeader(code int) {
+	if s.answered {
+		return
+	}
+	s.answered = code >= http.StatusOK
+	if code != http.StatusOK {
+		s.ResponseWriter.WriteHeader(code)
+		return
+	}
+	conn, buffered, err := http.NewResponseController(s.ResponseWriter).Hijack()
+	if err != nil {
+		s.err = err
+		return
+	}
+	opened := make(chan *websocket.Conn, 1)
+	s.closed = make(chan struct{})
+	go func() {
+		defer close(s.closed)
+		defer close(opened)
+		websocket.Handler(func(c *websocket.Conn) {
+			opened <- c
+			// kube-apiserver, too, reads nothing of what comes. Pings are
+			// answered meanwhile.
+			_, _ = io.Copy(io.Discard, c)
+			s.cancel()
+		}).ServeHTTP(&hijacked{s.ResponseWriter, conn, buffered}, s.request)
+	}()
+	if s.conn = <-opened; s.conn == nil {
+		s.err = errNoWebSocket
+	}
+}
+
+// Write implements io.Writer. Each event of a watch as JSON ends with a newline, and has
+// no other.
+func (s *webSocket) Write(b []byte) (int, error) {
+	if !s.answered {
+		s.WriteHeader(http.StatusOK)
+	}
+	if s.err != nil {
+		return 0, s.err
+	}
+	if s.conn == nil {
+		return s.ResponseWriter.Write(b)
+	}
+	written := 0
+	for {
+		end := bytes.IndexByte(b[written:], '\n') + 1
+		if end == 0 {
+			s.event = append(s.event, b[written:]...)
+			return len(b), nil
+		}
+		s.event = append(s.event, b[written:written+end]...)
+		if err := s.send(); err != nil {
+			return written, err
+		}
+		written += end
+	}
+}
+
+// maxKept is how many bytes are kept for the next event.
+const maxKept = 16 << 10
+
+// send sends what is the whole of an event.
+func (s *webSocket) send() error {
+	if s.patience > 0 {
+		_ = s.conn.SetWriteDeadline(time.Now().Add(s.patience))
+	}
+	_, err := s.conn.Write(s.event)
+	if s.event = s.event[:0]; cap(s.event) > maxKept {
+		s.event = nil
+	}
+	if err == nil && s.patience > 0 {
+		_ = s.conn.SetWriteDeadline(time.Time{}) // pongs are written as well
+	}
+	return err
+}
+
+// FlushError is for http.ResponseController.
+func (s *webSocket) FlushError() error {
+	switch {
+	case s.err != nil:
+		return s.err
+	case s.conn != nil:
+		return nil
+	}
+	return http.NewResponseController(s.ResponseWriter).Flush()
+}
+
+// Unwrap is for http.ResponseController.
+func (s *webSocket) Unwrap() http.ResponseWriter { return s.ResponseWriter }
+
+// bye tells the client that the watch is over.
+func (s *webSocket) bye() {
+	if s.conn != nil {
+		_ = s.conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_ = s.conn.Close()
+	}
+}
+
+// end closes the connection, if there was one.
+func (s *webSocket) end() {
+	if s.conn != nil {
+		_ = s.conn.SetDeadline(time.Now())
+	}
+	if s.closed != nil {
+		<-s.closed
+	}
+}
+
+// hijacked has been hijacked.
+type hijacked struct {
+	http.ResponseWriter
+	conn     net.Conn
+	buffered *bufio.ReadWriter
+}
+
+// Hijack implements http.Hijacker.
+func (h *hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) { return h.conn, h.buffered, nil }
