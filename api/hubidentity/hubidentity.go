@@ -58,12 +58,13 @@ func Addresses() []netip.Addr {
 }
 
 // ServiceNames returns the names by which Pods know kube-apiserver, those of the
-// Service default/kubernetes.
+// Service default/kubernetes. The domain may end with a dot, as in DNS; no name in a
+// certificate does.
 func ServiceNames(clusterDomain string) []string {
 	return []string{
 		"kubernetes",
 		"kubernetes.default",
 		"kubernetes.default.svc",
-		"kubernetes.default.svc." + clusterDomain,
+		"kubernetes.default.svc." + strings.TrimSuffix(clusterDomain, "."),
 	}
 }

@@ -138,6 +138,14 @@ func TestTheRequestsOfAHubAreApproved(t *testing.T) {
 	}
 }
 
+// No certificate has a name that ends with a dot, so hubs ask for the name without it.
+func TestAClusterDomainMayEndWithADot(t *testing.T) {
+	g := NewWithT(t)
+	known := knownFacts()
+	known.clusterDomain = "cluster.local."
+	g.Expect(recognize(servingRequest().spec(t)).judge(known)).To(Succeed())
+}
+
 // Each imitation differs from a hub's request in one thing.
 func TestImitationsAreDenied(t *testing.T) {
 	names := func(names ...string) func(*asked) {
