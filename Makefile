@@ -170,6 +170,10 @@ generate: ## Generate deep copies, the CRD and RBAC
 	@# The format alone admits times that Go can't read, and one of them in one object
 	@# would keep every client from listing all of them.
 	sed -i -E "s/^( *)format: date-time$$/&\n\1pattern: '$(DATE_TIME)'/" config/crd/bases/*.yaml
+	@# Without a default kube-apiserver drops a label whose value is null, as it is where
+	@# nothing follows "app:", and the selector selects everything. The default is what
+	@# null means in a Deployment; controller-gen knows none of values in a map.
+	sed -i -E 's/^( *)description: LabelValue is the value of a label\.$$/\1default: ""\n&/' config/crd/bases/edgehub.io_edgehubpolicies.yaml
 	$(CONTROLLER_GEN) rbac:roleName=edge-hub-operator paths=./controllers/... output:rbac:artifacts:config=config/rbac
 
 .PHONY: lint

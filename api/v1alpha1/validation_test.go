@@ -261,6 +261,16 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// TestALabelWithoutAValue is what a selector says with "app:", as people write it. The
+// requirement must not vanish, for then the selector would select everything.
+func TestALabelWithoutAValue(t *testing.T) {
+	g := NewWithT(t)
+	policy, err := create(t, `spec: {cacheAgents: [a], podSelector: {matchLabels: {app: }}, nodeSelector: {matchExpressions: [{key: edge, operator: In, values: [null]}]}}`)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(policy.Spec.PodSelector.MatchLabels).To(Equal(map[string]v1alpha1.LabelValue{"app": ""}))
+	g.Expect(policy.Spec.NodeSelector.MatchExpressions[0].Values).To(Equal([]v1alpha1.LabelValue{""}))
+}
+
 func TestAsSelector(t *testing.T) {
 	g := NewWithT(t)
 	pod := labels.Set{"app": "edge", "tier": "a"}
