@@ -86,7 +86,7 @@ type EdgeHubPolicySpec struct {
 	// platform allows, what the platform allows holds. When it is absent it is
 	// left to edge-hub on each node.
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1048576 : (isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Mi')) >= 0)",message="must be a number of bytes of at least 1Mi: write for example 100Mi"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1048576 : (size(string(self)) <= 64 && !string(self).matches('[eE][+-]?[0-9]{3}') && isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('1Mi')) >= 0)",message="must be a number of bytes of at least 1Mi: write for example 100Mi"
 	Quota *resource.Quantity `json:"quota,omitempty"`
 
 	// secrets is Cache, which keeps the Secrets these programs read like all else,

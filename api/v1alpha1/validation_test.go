@@ -127,6 +127,11 @@ func TestRefused(t *testing.T) {
 		{`spec: {cacheAgents: [a], quota: -1Gi}`, "spec.quota", "must be a number of bytes of at least 1Mi"},
 		{`spec: {cacheAgents: [a], quota: much}`, "spec.quota", "should match"},
 		{`spec: {cacheAgents: [a], quota: 100MB}`, "spec.quota", "should match"},
+		// Comparing these would take kube-apiserver minutes.
+		{`spec: {cacheAgents: [a], quota: "1e999999999"}`, "spec.quota", "must be a number of bytes of at least 1Mi"},
+		{`spec: {cacheAgents: [a], quota: "1E+0999999999"}`, "spec.quota", "must be a number of bytes of at least 1Mi"},
+		{`spec: {cacheAgents: [a], quota: "1234567890123456789012e-999999999"}`, "spec.quota", "must be a number of bytes of at least 1Mi"},
+		{`spec: {cacheAgents: [a], quota: ` + strings.Repeat("9", 65) + `Mi}`, "spec.quota", "must be a number of bytes of at least 1Mi"},
 		{`spec: {cacheAgents: [a], quota: 1.5}`, "spec.quota", "must be of type integer,string"},
 		{`spec: {cacheAgents: [a], secrets: deny}`, "spec.secrets", `supported values: "Cache", "Deny"`},
 		{`spec: {cacheAgents: [a], secrets: ""}`, "spec.secrets", `supported values: "Cache", "Deny"`},
