@@ -146,7 +146,7 @@ func (o *printer) status(s overview.Status) error {
 		if p.CacheTooLarge {
 			message += "; too much to cache within the quota"
 		}
-		rows = append(rows, []cell{{p.Namespace, plain}, {p.Name, plain}, {strings.Join(p.Agents, ","), plain}, ready,
+		rows = append(rows, []cell{{p.Namespace, plain}, {p.Name, plain}, {someOf(p.Agents, ","), plain}, ready,
 			{cmp.Or(p.Restarted, "-"), plain}, {cmp.Or(p.OfflineReady, "-"), plain}, {message, plain}})
 	}
 	o.table(rows)
@@ -181,10 +181,25 @@ func (o *printer) age(since time.Time) string {
 
 func versions(counts map[string]int) string {
 	var parts []string
-	for _, version := range slices.Sorted(maps.Keys(counts)) {
+	// Those of most nodes first, for the others may not be shown.
+	for _, version := range slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
+	}) {
 		parts = append(parts, fmt.Sprintf("%s (%d)", version, counts[version]))
 	}
-	return strings.Join(parts, ", ")
+	return someOf(parts, ", ")
+}
+
+// maxShown is how many names a column that is not the last one shows.
+const maxShown = 4
+
+// someOf names the first of all, and how many more there are: what is shown in one row
+// widens every row.
+func someOf(all []string, separator string) string {
+	if more := len(all) - maxShown; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(all[:maxShown], separator), more)
+	}
+	return strings.Join(all, separator)
 }
 
 func (o *printer) agents(agents []overview.Agent) error {
@@ -198,7 +213,7 @@ func (o *printer) agents(agents []overview.Agent) error {
 		if i := slices.Index(namespaces, ""); i >= 0 {
 			namespaces[i] = "(no ServiceAccount)"
 		}
-		rows = append(rows, texts(a.Name, strconv.Itoa(a.Nodes), strings.Join(namespaces, ","), a.Example))
+		rows = append(rows, texts(a.Name, strconv.Itoa(a.Nodes), someOf(namespaces, ","), a.Example))
 	}
 	o.table(rows)
 	return nil
