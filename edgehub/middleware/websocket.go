@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http/httpguts"
@@ -23,6 +25,7 @@ import (
 // text message, as kube-apiserver sends it. patience is how long it may take for one,
 // zero if as long as it likes.
 func WithWebSocketWatches(caches func(agent string) bool, patience time.Duration, next http.Handler) http.Handler {
+	kept := new(atomic.Int64)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !isWebSocketWatch(r) || !caches(hubconfig.AgentOf(r.UserAgent())) {
 			next.ServeHTTP(w, r)
@@ -30,7 +33,7 @@ func WithWebSocketWatches(caches func(agent string) bool, patience time.Duration
 		}
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
-		s := &webSocket{ResponseWriter: w, request: r, cancel: cancel, patience: patience}
+		s := &webSocket{ResponseWriter: w, request: r, cancel: cancel, patience: patience, allKept: kept}
 		defer s.end()
 		next.ServeHTTP(s, plainWatch(ctx, r))
 		s.bye()
@@ -81,9 +84,13 @@ type webSocket struct {
 	patience time.Duration
 
 	answered bool
+	raw      net.Conn        // what conn writes to
 	conn     *websocket.Conn // nil until there are events
 	closed   chan struct{}   // once the client's side of conn is
-	event    []byte          // what has come of the next one
+	event    []byte          // room for a frame's header, and what has come of the next one
+	begun    bool            // some of it is sent
+	kept     int64           // bytes of allKept
+	allKept  *atomic.Int64   // bytes that all keep beyond maxKept
 	err      error           // the connection could not be had
 }
 
@@ -117,6 +124,7 @@ func (s *webSocket) WriteHeader(code int) {
 			s.cancel()
 		}).ServeHTTP(&hijacked{s.ResponseWriter, conn, buffered}, s.request)
 	}()
+	s.raw = conn
 	if s.conn = <-opened; s.conn == nil {
 		s.err = errNoWebSocket
 	}
@@ -135,36 +143,103 @@ func (s *webSocket) Write(b []byte) (int, error) {
 		return s.ResponseWriter.Write(b)
 	}
 	written := 0
-	for {
-		end := bytes.IndexByte(b[written:], '\n') + 1
-		if end == 0 {
-			s.event = append(s.event, b[written:]...)
-			return len(b), nil
+	for written < len(b) {
+		piece := b[written:]
+		if end := bytes.IndexByte(piece, '\n') + 1; end > 0 {
+			piece = piece[:end]
 		}
-		s.event = append(s.event, b[written:written+end]...)
-		if err := s.send(); err != nil {
+		if len(s.event) == 0 {
+			s.event = append(s.event, make([]byte, maxFrameHeader)...)
+		}
+		if room := maxFrameHeader + maxKept - len(s.event); room < len(piece) && !s.keep(len(piece)-max(room, 0)) {
+			if piece = piece[:max(room, 0)]; len(piece) == 0 {
+				if err := s.send(false); err != nil {
+					return written, err
+				}
+				continue
+			}
+		}
+		s.event = append(s.event, piece...)
+		written += len(piece)
+		if piece[len(piece)-1] != '\n' {
+			continue
+		}
+		if err := s.send(true); err != nil {
 			return written, err
 		}
-		written += end
+	}
+	return len(b), nil
+}
+
+const (
+	// maxKept is how many bytes are kept for the next event, and maxAllKept how many
+	// are in all WebSockets together beyond that: their clients may take nothing. What
+	// there is no room for is sent as a fragment (RFC 6455, 5.4).
+	maxKept    = 16 << 10
+	maxAllKept = 4 << 20
+
+	maxFrameHeader = 10
+)
+
+// keep reports whether so many bytes more may be kept beyond maxKept.
+func (s *webSocket) keep(bytes int) bool {
+	n := int64(bytes)
+	if s.allKept.Add(n) > maxAllKept {
+		s.allKept.Add(-n)
+		return false
+	}
+	s.kept += n
+	return true
+}
+
+// release gives back what was kept.
+func (s *webSocket) release() {
+	s.allKept.Add(-s.kept)
+	s.kept = 0
+	if s.event = s.event[:0]; cap(s.event) > maxFrameHeader+2*maxKept {
+		s.event = nil
 	}
 }
 
-// maxKept is how many bytes are kept for the next event.
-const maxKept = 16 << 10
-
-// send sends what is the whole of an event.
-func (s *webSocket) send() error {
+// send sends what is kept, the whole of an event or, if it is not the last of it, a
+// fragment, in one write: pongs are written to the same connection.
+func (s *webSocket) send(last bool) error {
 	if s.patience > 0 {
 		_ = s.conn.SetWriteDeadline(time.Now().Add(s.patience))
 	}
-	_, err := s.conn.Write(s.event)
-	if s.event = s.event[:0]; cap(s.event) > maxKept {
-		s.event = nil
-	}
+	_, err := s.raw.Write(s.frame(last))
+	s.begun = !last
+	s.release()
 	if err == nil && s.patience > 0 {
 		_ = s.conn.SetWriteDeadline(time.Time{}) // pongs are written as well
 	}
 	return err
+}
+
+// frame puts a frame's header in front of what is kept (RFC 6455, 5.2).
+func (s *webSocket) frame(last bool) []byte {
+	first := byte(websocket.TextFrame)
+	if s.begun {
+		first = websocket.ContinuationFrame
+	}
+	if last {
+		first |= 0x80
+	}
+	start, length := maxFrameHeader-2, len(s.event)-maxFrameHeader
+	switch {
+	case length < 126:
+		s.event[start+1] = byte(length)
+	case length <= 0xffff:
+		start -= 2
+		s.event[start+1] = 126
+		binary.BigEndian.PutUint16(s.event[start+2:], uint16(length))
+	default:
+		start -= 8
+		s.event[start+1] = 127
+		binary.BigEndian.PutUint64(s.event[start+2:], uint64(length))
+	}
+	s.event[start] = first
+	return s.event[start:]
 }
 
 // FlushError is for http.ResponseController.
@@ -191,6 +266,7 @@ func (s *webSocket) bye() {
 
 // end closes the connection, if there was one.
 func (s *webSocket) end() {
+	s.release()
 	if s.conn != nil {
 		_ = s.conn.SetDeadline(time.Now())
 	}

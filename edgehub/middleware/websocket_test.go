@@ -85,6 +85,47 @@ func TestEachEventIsAMessage(t *testing.T) {
 	}
 }
 
+// TestEventsOnTheirWayAreBounded: what there is no room for is not waited for.
+func TestEventsOnTheirWayAreBounded(t *testing.T) {
+	const large = 16 << 20
+	event := `{"object":"` + strings.Repeat("x", large) + `"}` + "\n"
+	goOn := make(chan struct{})
+	s := serveWebSockets(t, time.Minute, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "{}\n")
+		_, _ = io.WriteString(w, event[:len(event)/2])
+		<-goOn
+		_, _ = io.WriteString(w, event[len(event)/2:]+"{}\n")
+	})
+	c, _ := dialWatch(t, s)
+	var messages []string
+	for fragments, message := 0, ""; len(messages) < 3; fragments++ {
+		frame, err := c.NewFrameReader()
+		if err != nil {
+			t.Fatalf("%d messages and %d bytes, %v", len(messages), len(message), err)
+		}
+		var header [1]byte
+		if _, err := io.ReadFull(frame.HeaderReader(), header[:]); err != nil {
+			t.Fatal(err)
+		}
+		if first := frame.PayloadType() == websocket.TextFrame; first != (message == "") {
+			t.Fatalf("a frame of type %d after %d bytes", frame.PayloadType(), len(message))
+		}
+		content, err := io.ReadAll(frame)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if message += string(content); header[0]&0x80 != 0 {
+			messages, message = append(messages, message), ""
+		}
+		if fragments == 10 { // of the first half
+			close(goOn)
+		}
+	}
+	if messages[0] != "{}\n" || messages[1] != event || messages[2] != "{}\n" {
+		t.Errorf("messages of %d, %d and %d bytes", len(messages[0]), len(messages[1]), len(messages[2]))
+	}
+}
+
 // TestAWatchEndsWithItsWebSocket: nothing else tells that the client has gone.
 func TestAWatchEndsWithItsWebSocket(t *testing.T) {
 	for name, leave := range map[string]func(*websocket.Conn, net.Conn) error{
