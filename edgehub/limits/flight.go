@@ -22,6 +22,9 @@ type flight struct {
 	path       string
 	body       *body
 	writing    atomic.Int64 // since when, in nanoseconds of the Unix time, a write has not returned; 0 if none
+
+	mu          sync.Mutex
+	cut, landed bool
 }
 
 // Write implements io.Writer.
@@ -65,6 +68,14 @@ func (l *Limiter) land(f *flight) {
 	l.mu.Lock()
 	delete(l.flights, f)
 	l.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.landed = true
+	if f.cut {
+		// If all was taken at the last moment the connection has another response. It
+		// has none if a write has failed.
+		_ = f.controller.SetWriteDeadline(time.Time{})
+	}
 }
 
 // Run breaks off responses whose clients don't take them, until ctx ends.
@@ -95,12 +106,23 @@ func (l *Limiter) sweep(now time.Time) {
 	}
 	l.mu.Unlock()
 	for _, f := range slow {
-		if err := f.controller.SetWriteDeadline(now); err == nil {
-			f.writing.Store(0) // once is enough
+		if f.breakOff(now) {
 			l.cut.Inc()
 			klog.V(2).InfoS("Client takes nothing, its response is broken off", "path", f.path)
 		}
 	}
+}
+
+// breakOff has the write that is under way fail, and reports whether it does: once is
+// enough, and what has landed has left its connection to the next response.
+func (f *flight) breakOff(now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.cut || f.landed {
+		return false
+	}
+	f.cut = f.controller.SetWriteDeadline(now) == nil
+	return f.cut
 }
 
 // body is a request body that must come in time and not be too large.

@@ -286,6 +286,55 @@ func TestAClientThatTakesNothingIsCutOff(t *testing.T) {
 	}
 }
 
+// lateDeadline is asked to end its writes, and is told when.
+type lateDeadline struct {
+	*httptest.ResponseRecorder
+	asked, goOn chan struct{}
+	deadline    time.Time
+}
+
+func (l *lateDeadline) SetWriteDeadline(t time.Time) error {
+	if !t.IsZero() {
+		close(l.asked)
+		<-l.goOn
+	}
+	l.deadline = t
+	return nil
+}
+
+// TestAResponseThatWasTakenAfterAllLeavesItsConnectionWell, which the next one may have,
+// however late it is found to be slow.
+func TestAResponseThatWasTakenAfterAllLeavesItsConnectionWell(t *testing.T) {
+	l, _ := newLimiter(Options{ClientTimeout: time.Second})
+	w := &lateDeadline{httptest.NewRecorder(), make(chan struct{}), make(chan struct{}), time.Time{}}
+	out, _, end, err := l.Begin(w, get("proven", "10.0.0.1", "get"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.(*flight).writing.Store(1) // for long
+	swept := make(chan struct{})
+	go func() {
+		defer close(swept)
+		l.sweep(time.Now())
+	}()
+	<-w.asked
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		end()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(100 * time.Millisecond): // it waits
+	}
+	close(w.goOn)
+	<-swept
+	<-ended
+	if !w.deadline.IsZero() {
+		t.Error("the next response is to end", w.deadline)
+	}
+}
+
 // TestAWatchThatIsIdleIsNotCutOff: waiting for kube-apiserver is not waiting for
 // the client.
 func TestAWatchThatIsIdleIsNotCutOff(t *testing.T) {
