@@ -79,8 +79,13 @@ func (o *Options) replace(ctx context.Context, pod []byte) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if before, none := os.ReadFile(o.path(beforeFile)); none == nil && bytes.Equal(old, pod) {
-		old = before
+	if before, none := os.ReadFile(o.path(beforeFile)); none == nil {
+		switch {
+		case bytes.Equal(old, pod):
+			old = before
+		case bytes.Equal(before, pod) && err == nil && o.isBefore(ctx):
+			old = before // which the kubelet may have no reason to start again
+		}
 	}
 	if err != nil || bytes.Equal(old, pod) {
 		if err := o.write(o.manifest(), pod); err != nil {
@@ -105,6 +110,16 @@ func (o *Options) replace(ctx context.Context, pod []byte) error {
 	}
 	o.say("%s is as it was before", o.manifest())
 	return fmt.Errorf("the new hub has not taken over, and %s is as it was before, for the kubelet to start the old one: look into /var/log/pods/kube-system_edge-hub-* and the kubelet's log for the reason, and install again: %w", o.manifest(), err)
+}
+
+// isBefore reports whether the hub that runs is from before the manifest.
+func (o *Options) isBefore(ctx context.Context) bool {
+	started, err := o.started(ctx)
+	if err != nil {
+		return false
+	}
+	info, err := os.Stat(o.path(o.manifest()))
+	return err == nil && started.Before(info.ModTime().Add(-earliness))
 }
 
 // upgrade writes the manifest where there is another one, unless a run that was killed

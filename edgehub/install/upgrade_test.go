@@ -140,6 +140,38 @@ func TestAnUpgradeThatWasKilledIsFinishedByTheNext(t *testing.T) {
 	}
 }
 
+// TestGoingBackWaitsForNoOtherHub where the kubelet has not looked at the manifest of an
+// upgrade that was killed: the hub from before has never ended, nor will it.
+func TestGoingBackWaitsForNoOtherHub(t *testing.T) {
+	for name, answers := range map[string]error{"answers": nil, "does not answer": errors.New("no certificate yet")} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o, manifest := installedOld(t)
+				began := time.Now()
+				o.started = func(context.Context) (time.Time, error) { return began.Add(-time.Hour), nil }
+				o.answers = func(context.Context, Options) error { return answers }
+				if !killed(t, 0, o, func(o Options) error { return o.replace(t.Context(), []byte("new")) }) {
+					t.Fatal("it was not killed")
+				}
+				if err := os.Chtimes(manifest, began, began); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				again := time.Now()
+				if err := o.replace(t.Context(), []byte("old")); !errors.Is(err, answers) {
+					t.Errorf("error %v", err)
+				}
+				if took := time.Since(again); took > time.Minute {
+					t.Errorf("it took %v", took)
+				}
+				if content, _ := os.ReadFile(manifest); string(content) != "old" {
+					t.Errorf("the manifest is %s", content)
+				}
+			})
+		})
+	}
+}
+
 // installedOld is a node with the manifest "old".
 func installedOld(t *testing.T) (o Options, manifest string) {
 	t.Helper()
