@@ -33,7 +33,7 @@ func WithWebSocketWatches(caches func(agent string) bool, patience time.Duration
 		}
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
-		s := &webSocket{ResponseWriter: w, request: r, cancel: cancel, patience: patience, allKept: kept}
+		s := &webSocket{ctx: ctx, ResponseWriter: w, request: r, cancel: cancel, patience: patience, allKept: kept}
 		defer s.end()
 		next.ServeHTTP(s, plainWatch(ctx, r))
 		s.bye()
@@ -79,6 +79,7 @@ func plainWatch(ctx context.Context, r *http.Request) *http.Request {
 // webSocket writes a watch's events to a WebSocket, and any other answer as it is.
 type webSocket struct {
 	http.ResponseWriter
+	ctx      context.Context // of the watch
 	request  *http.Request
 	cancel   context.CancelFunc // ends the watch
 	patience time.Duration
@@ -111,6 +112,12 @@ func (s *webSocket) WriteHeader(code int) {
 		s.err = err
 		return
 	}
+	if s.patience > 0 {
+		_ = conn.SetWriteDeadline(time.Now().Add(s.patience))
+	}
+	// The server knows nothing of what it has handed over, and so does not close it when
+	// it stops.
+	context.AfterFunc(s.ctx, func() { _ = conn.SetWriteDeadline(time.Now().Add(farewell)) })
 	opened := make(chan *websocket.Conn, 1)
 	s.closed = make(chan struct{})
 	go func() {
@@ -127,7 +134,9 @@ func (s *webSocket) WriteHeader(code int) {
 	s.raw = conn
 	if s.conn = <-opened; s.conn == nil {
 		s.err = errNoWebSocket
+		return
 	}
+	_ = conn.SetWriteDeadline(time.Time{})
 }
 
 // Write implements io.Writer. Each event of a watch as JSON ends with a newline, and has
@@ -207,6 +216,9 @@ func (s *webSocket) send(last bool) error {
 	if s.patience > 0 {
 		_ = s.conn.SetWriteDeadline(time.Now().Add(s.patience))
 	}
+	if err := s.ctx.Err(); err != nil { // whose deadline that one took the place of
+		return err
+	}
 	_, err := s.raw.Write(s.frame(last))
 	s.begun = !last
 	s.release()
@@ -256,10 +268,13 @@ func (s *webSocket) FlushError() error {
 // Unwrap is for http.ResponseController.
 func (s *webSocket) Unwrap() http.ResponseWriter { return s.ResponseWriter }
 
+// farewell is how long a client may take for what is on its way when its watch is over.
+const farewell = time.Second
+
 // bye tells the client that the watch is over.
 func (s *webSocket) bye() {
 	if s.conn != nil {
-		_ = s.conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_ = s.conn.SetWriteDeadline(time.Now().Add(farewell))
 		_ = s.conn.Close()
 	}
 }

@@ -2,6 +2,7 @@ package middleware
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -187,6 +188,37 @@ func TestAWebSocketThatTakesNothingIsCutOff(t *testing.T) {
 			t.Error(err)
 		}
 	case <-time.After(time.Minute):
+		t.Fatal("still waiting")
+	}
+}
+
+// TestAHubThatStopsWaitsForNoWebSocket, for the server does not close what it has
+// handed over.
+func TestAHubThatStopsWaitsForNoWebSocket(t *testing.T) {
+	base, stop := context.WithCancel(t.Context())
+	defer stop()
+	gaveUp := make(chan error, 1)
+	watch := func(w http.ResponseWriter, _ *http.Request) {
+		event := append(bytes.Repeat([]byte("x"), 1<<20), '\n')
+		for range 1000 {
+			if _, err := w.Write(event); err != nil {
+				gaveUp <- err
+				return
+			}
+		}
+		gaveUp <- errors.New("everything was taken")
+	}
+	s := httptest.NewUnstartedServer(WithRequestInfo(WithWebSocketWatches(func(string) bool { return true }, time.Minute, http.HandlerFunc(watch))))
+	s.Config.BaseContext = func(net.Listener) context.Context { return base }
+	s.Start()
+	t.Cleanup(s.Close)
+	_, raw := dialWatch(t, s)
+	defer raw.Close()
+	time.Sleep(100 * time.Millisecond) // until a write waits, most often
+	stop()
+	select {
+	case <-gaveUp:
+	case <-time.After(10 * time.Second):
 		t.Fatal("still waiting")
 	}
 }
