@@ -119,6 +119,44 @@ func TestACertificateIsVerifiedOnce(t *testing.T) {
 	}
 }
 
+// TestWhatWasSaidOfACertificateEndsWithATimeThatWasWrong: once the cloud has put the time
+// right the kubelet is itself again.
+func TestWhatWasSaidOfACertificateEndsWithATimeThatWasWrong(t *testing.T) {
+	ca := certificate(nil, &x509.Certificate{Subject: pkix.Name{CommonName: "ca"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
+	roots := x509.NewCertPool()
+	roots.AddCert(ca.Certificate)
+	c := certificate(ca, &x509.Certificate{Subject: pkix.Name{CommonName: "system:node:node-1", Organization: []string{"system:nodes"}}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	r := request()
+	r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{c.Certificate}}
+	far := c.NotAfter.Add(24 * time.Hour)
+
+	n, trusted := newNode(t), roots
+	n.options.Node = Node{Name: "node-1", Roots: func() *x509.CertPool { return trusted }}
+	a := n.openWith(newCluster())
+	set := func(to time.Time) {
+		n.clock.SetTime(to)
+		a.ObserveTime(to)
+	}
+	set(far)
+	if a.IsNode(r) {
+		t.Fatal("the certificate has not expired")
+	}
+	set(start)
+	if !a.IsNode(r) {
+		t.Error("it is still taken for one that has expired")
+	}
+
+	set(c.NotAfter.Add(-time.Hour))
+	if !a.IsNode(r) {
+		t.Fatal("the certificate has expired")
+	}
+	set(start)
+	trusted = x509.NewCertPool()
+	if a.IsNode(r) {
+		t.Error("an authority that is not trusted any more counts")
+	}
+}
+
 func with2(r *http.Request, name, value string) *http.Request {
 	r.Header.Set(name, value)
 	return r
