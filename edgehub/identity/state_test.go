@@ -376,6 +376,28 @@ func TestOpaqueTokensAge(t *testing.T) {
 	check(21*day, true)
 }
 
+// TestOpaqueTokensAgeFromATimeThatWasPutRight: when they were accepted was wrong as well.
+func TestOpaqueTokensAgeFromATimeThatWasPutRight(t *testing.T) {
+	const day = 24 * time.Hour
+	n := newNode(t)
+	n.options.OpaqueMaxAge = 10 * day
+	a := n.open()
+	set := func(to time.Time) {
+		n.clock.SetTime(to)
+		a.ObserveTime(to)
+	}
+	set(start.Add(100 * day))
+	observe(t, a, "opaque", 200)
+	set(start)
+	observe(t, a, "opaque", 200)
+	for after, ok := range map[time.Duration]bool{9 * day: true, 20 * day: false} {
+		set(start.Add(after))
+		if _, err := a.Authenticate(bearer("opaque")); (err == nil) != ok {
+			t.Errorf("after %v: %v", after, err)
+		}
+	}
+}
+
 func TestAcceptingTheSameTokenAgainWritesNothing(t *testing.T) {
 	n := newNode(t)
 	a := n.openWith(newCluster())
