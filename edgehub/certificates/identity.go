@@ -37,6 +37,7 @@ type identity struct {
 	wanted func() template
 
 	current atomic.Pointer[tls.Certificate]
+	unkept  func() error // writes current to disk, nil if it is there; of the one that renews it
 
 	mu      sync.Mutex
 	renewAt time.Time
@@ -120,6 +121,7 @@ func (m *Manager) keep(ctx context.Context, i *identity, clients Clients) {
 			pause, why = 0, "kube-apiserver does not know it"
 		}
 		if pause > 0 {
+			i.keepUnkept()
 			_ = sleep(ctx, min(pause, m.options.CheckInterval))
 			continue
 		}
@@ -173,6 +175,18 @@ func (i *identity) setProblem(err error) bool {
 	return !same
 }
 
+// keepUnkept tries again to write what the disk did not take: else the next start would
+// find the former certificate, which may have expired by then.
+func (i *identity) keepUnkept() {
+	if i.unkept == nil || i.unkept() != nil {
+		return
+	}
+	i.unkept = nil
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.problem = nil
+}
+
 // renew replaces a certificate.
 func (m *Manager) renew(ctx context.Context, i *identity, clients Clients) error {
 	client, err := m.asker(i, clients)
@@ -212,8 +226,12 @@ func (m *Manager) replace(ctx context.Context, i *identity, client rest.Interfac
 		return &wasted{request.Name, err}
 	}
 	// A certificate that can't be kept on disk is still better than one that
-	// expires. The next start finds the former one.
-	keepErr := store(m.options.State, i.file, key, certificate)
+	// expires. Until it can the next start finds the former one.
+	i.unkept = func() error { return store(m.options.State, i.file, key, certificate) }
+	keepErr := i.unkept()
+	if keepErr == nil {
+		i.unkept = nil
+	}
 	m.use(i, pair)
 	klog.InfoS("Certificate issued", "certificate", i.name, "subject", pair.Leaf.Subject.String(), "notAfter", pair.Leaf.NotAfter)
 	if i == m.client && m.options.ClientRenewed != nil {

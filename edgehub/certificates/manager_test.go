@@ -495,6 +495,20 @@ func TestACertificateThatCannotBeKeptIsUsed(t *testing.T) {
 		for _, s := range m.Status() {
 			g.Expect(s.Problem).To(MatchError(ContainSubstring("in use but not on disk")))
 		}
+
+		// As soon as the disk takes it, it is there for the next start.
+		g.Expect(root.Remove(path.Dir(clientFile))).To(Succeed())
+		time.Sleep(2 * time.Minute)
+		g.Expect(c.asked()).To(HaveLen(2))
+		for _, s := range m.Status() {
+			g.Expect(s.Problem).NotTo(HaveOccurred())
+		}
+		for _, i := range []*identity{m.client, m.serving} {
+			kept, err := load(root, i.file)
+			g.Expect(err).NotTo(HaveOccurred())
+			g.Expect(kept).NotTo(BeNil())
+			g.Expect(kept.Certificate).To(Equal(i.current.Load().Certificate))
+		}
 	})
 }
 
