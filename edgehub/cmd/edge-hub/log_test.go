@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -104,6 +107,31 @@ func TestALogThatNobodyTakesHoldsUpNobody(t *testing.T) {
 			t.Errorf("%q is written later", got)
 		}
 	})
+}
+
+// TestAHubOutlivesWhoReadsItsLog, which a pipe that is broken would end at once.
+func TestAHubOutlivesWhoReadsItsLog(t *testing.T) {
+	const alive = 77
+	if os.Getenv("EDGE_HUB_TEST_LOG") != "" {
+		c := command()
+		c.SetArgs([]string{"run"})
+		_ = c.Execute() // it lacks nearly everything
+		_, _ = lines.Write([]byte("does anybody hear me?\n"))
+		lines.Close()
+		os.Exit(alive)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	_ = r.Close()
+	hub := exec.Command(os.Args[0], "-test.run=^TestAHubOutlivesWhoReadsItsLog$")
+	hub.Env, hub.Stderr = append(os.Environ(), "EDGE_HUB_TEST_LOG=1"), w
+	var exit *exec.ExitError
+	if err := hub.Run(); !errors.As(err, &exit) || exit.ExitCode() != alive {
+		t.Error(err)
+	}
 }
 
 // TestAFloodHidesNoWarning: there is room for warnings when there is none for others.

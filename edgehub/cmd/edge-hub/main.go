@@ -103,6 +103,7 @@ func runCommand() *cobra.Command {
 	logging := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(logging)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		signal.Ignore(syscall.SIGPIPE) // whoever reads the log may end, and the hub goes on
 		if err := logTo(lines, logging); err != nil {
 			return err
 		}
