@@ -85,7 +85,7 @@ type caller struct {
 }
 
 // NewSeen returns one that has seen nobody. now must not go back from one run of the
-// hub to the next.
+// hub to the next, unless it was wrong.
 func NewSeen(now func() time.Time) *Seen {
 	return &Seen{seed: maphash.MakeSeed(), now: now, recent: map[uint64]time.Time{}, pairs: map[Pair]*sighting{}}
 }
@@ -244,7 +244,11 @@ func (s *Seen) Forget(gone func(namespace, name string, uid types.UID, last time
 	}
 	s.mu.Lock()
 	var all []one
+	now := s.now()
 	for pair, seen := range s.pairs {
+		if seen.noLaterThan(now) {
+			s.changed = true
+		}
 		for uid, c := range seen.callers {
 			all = append(all, one{pair, uid, c})
 		}
@@ -266,6 +270,27 @@ func (s *Seen) Forget(gone func(namespace, name string, uid types.UID, last time
 		}
 		s.mu.Unlock()
 	}
+}
+
+// noLaterThan puts right what was seen at a time that the cloud has put back since, and
+// reports whether there was such.
+func (seen *sighting) noLaterThan(now time.Time) (changed bool) {
+	limit := func(t time.Time) time.Time {
+		if !t.After(now) {
+			return t
+		}
+		changed = true
+		return now
+	}
+	seen.last = limit(seen.last)
+	for uid, c := range seen.callers {
+		c.first, c.last, c.kept = limit(c.first), limit(c.last), limit(c.kept)
+		seen.callers[uid] = c
+	}
+	for read, made := range seen.reads {
+		seen.reads[read] = limit(made)
+	}
+	return changed
 }
 
 // forgetReads forgets what nobody has read who is still there.

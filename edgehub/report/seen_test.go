@@ -71,6 +71,29 @@ func TestSeen(t *testing.T) {
 	})
 }
 
+// TestATimeThatIsPutBackKeepsNobody: what was seen later than it is was seen by now.
+func TestATimeThatIsPutBackKeepsNobody(t *testing.T) {
+	right := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	now := right.Add(365 * 24 * time.Hour)
+	s := NewSeen(func() time.Time { return now })
+	s.Note(Request{Pair: Pair{"app", "shop"}, Pod: "a", UID: "1", Read: "file"})
+	s.Note(Request{Pair: Pair{"app", "shop"}, Pod: "b", UID: "2"})
+	now = right
+	s.Forget(func(string, string, types.UID, time.Time) (gone, known bool) { return false, false })
+	expectSeen(t, s, "app/shop[a b]")
+	now = right.Add(time.Minute)
+	s.Forget(func(_, name string, _ types.UID, last time.Time) (gone, known bool) {
+		return name == "a" && last.Before(now), name == "b"
+	})
+	expectSeen(t, s, "app/shop[b]")
+	now = right.Add(podAge)
+	s.Forget(func(string, string, types.UID, time.Time) (gone, known bool) { return false, false })
+	expectSeen(t, s, "app/shop[]")
+	if one := s.one(t, Pair{"app", "shop"}); one.Last.After(now) || len(one.Reads) > 0 {
+		t.Errorf("last seen at %v, with %d reads", one.Last, len(one.Reads))
+	}
+}
+
 func TestSeenTwiceIsNotedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewSeen(time.Now)
