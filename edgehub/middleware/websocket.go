@@ -41,12 +41,12 @@ func WithWebSocketWatches(caches func(agent string) bool, patience time.Duration
 }
 
 // isWebSocketWatch reports whether a request is for a watch as a WebSocket, and such that
-// the hub can answer it just as kube-apiserver would: with JSON, and without a
-// subprotocol, which may hold a credential. What is wrong with any other is
-// kube-apiserver's to say; it wants an Origin, too.
+// the hub can answer it just as kube-apiserver would: with JSON, without a body, of which
+// something may still be read, and without a subprotocol, which may hold a credential.
+// What is wrong with any other is kube-apiserver's to say; it wants an Origin, too.
 func isWebSocketWatch(r *http.Request) bool {
 	h := r.Header
-	return r.ProtoMajor == 1 && requestInfo(r).Verb == "watch" &&
+	return r.ProtoMajor == 1 && r.ContentLength == 0 && requestInfo(r).Verb == "watch" &&
 		strings.EqualFold(h.Get("Upgrade"), "websocket") && httpguts.HeaderValuesContainsToken(h["Connection"], "upgrade") &&
 		h.Get("Sec-Websocket-Version") == websocket.SupportedProtocolVersion && h.Get("Sec-Websocket-Key") != "" &&
 		h.Get("Origin") != "" && len(h["Sec-Websocket-Protocol"]) == 0 && takesJSON(h)

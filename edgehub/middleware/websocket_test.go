@@ -244,6 +244,24 @@ func TestPingsAreAnswered(t *testing.T) {
 	}
 }
 
+// TestAWebSocketHasNoBody: who still reads that of a request would read what the WebSocket
+// does, at the same time.
+func TestAWebSocketHasNoBody(t *testing.T) {
+	for name, body := range map[string]io.Reader{"sized": strings.NewReader("x"), "chunked": struct{ io.Reader }{strings.NewReader("x")}} {
+		r := httptest.NewRequest(http.MethodGet, watchPath, body)
+		r.Header = http.Header{
+			"User-Agent": {"edge-app/1.0"}, "Upgrade": {"websocket"}, "Connection": {"Upgrade"}, "Origin": {"https://169.254.2.1:10268"},
+			"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="},
+		}
+		passed := false
+		next := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { passed = r.Header.Get("Upgrade") != "" })
+		WithRequestInfo(WithWebSocketWatches(func(string) bool { return true }, 0, next)).ServeHTTP(httptest.NewRecorder(), r)
+		if !passed {
+			t.Errorf("%s: it is watched plainly", name)
+		}
+	}
+}
+
 // TestWhichWebSocketsAreWatchedPlainly: any other is kube-apiserver's.
 func TestWhichWebSocketsAreWatchedPlainly(t *testing.T) {
 	for name, c := range map[string]struct {
