@@ -45,6 +45,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
 // builtIn returns the kinds of the Kubernetes API. It is built when it is first
@@ -93,6 +94,7 @@ var builtIn = sync.OnceValue(func() *runtime.Scheme {
 		storagev1beta1.AddToScheme,
 		storagemigrationv1.AddToScheme,
 		storagemigrationv1beta1.AddToScheme,
+		apiregistrationv1.AddToScheme,
 	} {
 		utilruntime.Must(addToScheme(scheme))
 	}
