@@ -1,6 +1,7 @@
 package table
 
 import (
+	"slices"
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -28,6 +29,11 @@ func cluster() map[string]*Printer {
 		"ValidatingWebhookConfiguration.admissionregistration.k8s.io": of(webhooks, func(o *admissionv1.ValidatingWebhookConfiguration, now time.Time) []any {
 			return []any{int64(len(o.Webhooks)), age(o.CreationTimestamp, now)}
 		}),
+		"APIService.apiregistration.k8s.io": of(columns(
+			described("Service", "The Service that serves the group, or Local."),
+			described("Available", "Whether it does."),
+			ageColumn,
+		), printAPIService),
 		"DeviceClass.resource.k8s.io": of(columns(ageColumn), func(o *resourcev1.DeviceClass, now time.Time) []any {
 			return []any{age(o.CreationTimestamp, now)}
 		}),
@@ -41,6 +47,35 @@ func cluster() map[string]*Printer {
 			return []any{deref(o.Spec.NodeName, ""), o.Spec.Driver, o.Spec.Pool.Name, age(o.CreationTimestamp, now)}
 		}),
 	}
+}
+
+// apiService is what is needed to know of an APIService (apiregistration.k8s.io/v1).
+type apiService struct {
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              struct {
+		Service *struct {
+			Namespace string `json:"namespace"`
+			Name      string `json:"name"`
+		} `json:"service"`
+	} `json:"spec"`
+	Status struct {
+		Conditions []metav1.Condition `json:"conditions"`
+	} `json:"status"`
+}
+
+func printAPIService(o *apiService, now time.Time) []any {
+	service, available := "Local", string(metav1.ConditionUnknown)
+	if s := o.Spec.Service; s != nil {
+		service = s.Namespace + "/" + s.Name
+	}
+	if i := slices.IndexFunc(o.Status.Conditions, func(c metav1.Condition) bool { return c.Type == "Available" }); i >= 0 {
+		c := o.Status.Conditions[i]
+		available = string(c.Status)
+		if c.Status != metav1.ConditionTrue && c.Reason != "" {
+			available += " (" + c.Reason + ")"
+		}
+	}
+	return []any{service, available, age(o.CreationTimestamp, now)}
 }
 
 func printResourceClaim(o *resourcev1.ResourceClaim, now time.Time) []any {

@@ -44,6 +44,11 @@ func TestPrint(t *testing.T) {
 		{"ResourceClaim.resource.k8s.io", `{metadata: {name: x, deletionTimestamp: "2024-01-01T00:00:00Z"}, status: {allocation: {}, reservedFor: [{name: pod}]}}`, "[x deleted,allocated,reserved <unknown>]"},
 		{"HorizontalPodAutoscaler.autoscaling", `{apiVersion: autoscaling/v1, metadata: {name: x}, spec: {maxReplicas: 3, scaleTargetRef: {kind: Deployment, name: yy}, targetCPUUtilizationPercentage: 50}, status: {currentCPUUtilizationPercentage: 20}}`,
 			"[x Deployment/yy cpu: 20%/50% <unset> 3 0 <unknown>]"},
+		{"APIService.apiregistration.k8s.io", `{metadata: {name: v1., creationTimestamp: "2024-01-01T00:00:00Z"}, spec: {version: v1}, status: {conditions: [{type: Available, status: "True", reason: Local}]}}`,
+			"[v1. Local True 24h]"},
+		{"APIService.apiregistration.k8s.io", `{metadata: {name: x}, spec: {service: {namespace: a, name: b}}, status: {conditions: [{type: Other, status: "True"}, {type: Available, status: "False", reason: MissingEndpoints}]}}`,
+			"[x a/b False (MissingEndpoints) <unknown>]"},
+		{"APIService.apiregistration.k8s.io", `{metadata: {name: x}, spec: {service: {namespace: a, name: b}}}`, "[x a/b Unknown <unknown>]"},
 		{"CustomResourceDefinition.apiextensions.k8s.io", `{metadata: {name: x}, spec: {group: g, scope: Namespaced, names: {kind: K, shortNames: [s, t]}, versions: [{name: v2, served: true, storage: true}, {name: v1, served: true}, {name: v0}]}, status: {conditions: [{type: Established, status: "True"}]}}`,
 			"[x Namespaced v1,v2(storage) 0001-01-01T00:00:00Z g K s,t true]"},
 	} {
