@@ -171,6 +171,8 @@ func TestAPrintedTableAnswersNarrowerRequests(t *testing.T) {
 		inA + "?includeObject=Object":          "503",
 		inA + "?resourceVersion=21":            "504",
 		inA + "/y":                             "rv=4 y",
+		inA + "/y?resourceVersion=4":           "rv=4 y",
+		inA + "/y?resourceVersion=21":          "504",
 		inA + "/nobody":                        "404",
 		"/api/v1/namespaces/b/configmaps":      "rv=20 x",
 		"/api/v1/namespaces/c/configmaps":      "rv=20",

@@ -76,6 +76,9 @@ func checkVersion(q Query, snap *snapshot) error {
 // exact reports whether the asked version is meant exactly: it says so, or it
 // says nothing and has a limit, unless a single object is asked for.
 func (q Query) exact() bool {
+	if q.Verb == Get {
+		return false // it has no selectors either
+	}
 	if q.ResourceVersionMatch != "" {
 		return q.ResourceVersionMatch == "Exact"
 	}
