@@ -193,6 +193,41 @@ func TestAPrintedTableAnswersNarrowerRequests(t *testing.T) {
 	}
 }
 
+// TestANewerTableIsBetterThanTheSame: kubectl get cm NAME was a while ago, kubectl get cm
+// is not.
+func TestANewerTableIsBetterThanTheSame(t *testing.T) {
+	printed := func(version int, rows ...string) string {
+		return fmt.Sprintf(`{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"%d"},"columnDefinitions":[{"name":"Name","type":"string","format":"name","description":"","priority":0},{"name":"Data","type":"integer","format":"","description":"","priority":0}],"rows":[%s]}`+"\n", version, strings.Join(rows, ","))
+	}
+	row := func(name string, version int, label string) string {
+		return fmt.Sprintf(`{"cells":[%q,%d],"object":{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"name":%q,"namespace":"a","resourceVersion":"%d","labels":{"l":%q}}}}`, name, version, name, version, label)
+	}
+	for _, resource := range []string{inA, "/apis/farm.example.com/v1/namespaces/a/oxen"} {
+		f := newFixture(t)
+		fake := clocktesting.NewFakeClock(time.Now())
+		f.clock = fake
+		for path, table := range map[string]string{
+			"/x": printed(3, row("x", 3, "v")), "/y": printed(4, row("y", 4, "v")),
+			"?labelSelector=l%3Dv": printed(5, row("x", 3, "v"), row("y", 4, "v")),
+		} {
+			f.record(f.queryAs("app", "me", resource+path, asTable), table)
+		}
+		fake.Step(time.Minute)
+		f.record(f.queryAs("app", "me", resource+"?limit=500", asTable), printed(20, row("x", 9, "v"), row("z", 10, "w")))
+		for path, want := range map[string]string{"/x": `["x",9]`, "?labelSelector=l%3Dv": `["x",9]`, "/y": "404"} {
+			code, body := f.ask(f.queryAs("app", "me", resource+path, asTable))
+			if got := fmt.Sprint(code, body); !strings.Contains(got, want) || strings.Contains(got, `["y",4]`) {
+				t.Errorf("%s%s is %s, want %s", resource, path, got, want)
+			}
+		}
+		fake.Step(time.Minute)
+		f.record(f.queryAs("app", "me", resource+"/y", asTable), printed(30, row("y", 30, "v")))
+		if code, body := f.ask(f.queryAs("app", "me", resource+"/y", asTable)); code != http.StatusOK || !strings.Contains(body, `["y",30]`) {
+			t.Errorf("the newest of %s is %d %s", resource, code, body)
+		}
+	}
+}
+
 func TestATableThatGoesOnIsNotTakenForAWholeOne(t *testing.T) {
 	f := newFixture(t)
 	f.record(f.queryAs("app", "me", everywhere+"?limit=1", asTable),

@@ -33,6 +33,14 @@ func (s *Store) answerPrinted(w http.ResponseWriter, q Query) (done bool, err er
 		// columns but in what was printed.
 		best := !objects.After(same.asOf) || IsCustom(q.Key.Group) && s.definition(q.Key) == nil
 		if best && q.format.mediaType == typeJSON {
+			// Pages behind the first one, and a version that is meant exactly, are of what
+			// was printed before.
+			if t, _ := s.printed(q); t != nil && q.Continue == "" && q.wanted() == 0 && t.asOf.After(same.asOf) {
+				defer t.release()
+				return true, s.answerRows(w, q, t)
+			} else if t != nil {
+				t.release()
+			}
 			return true, s.answerDocument(w, q, same)
 		}
 	}
