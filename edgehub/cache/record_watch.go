@@ -138,7 +138,7 @@ func (w *watching) initial(ev *capture.Event) error {
 	st := w.staged
 	st.head.ResourceVersion = ev.Object.ResourceVersion
 	st.head.Kind, st.head.APIVersion = ev.Object.Kind, ev.Object.APIVersion
-	st.head.ListKind = st.head.Kind + "List"
+	st.head.ListKind = w.listKind(st.head.Kind)
 	// Custom resources have no Go type, which is why kube-apiserver sorts
 	// the members of their lists, and why they are not written as protobuf.
 	st.head.Sorted = !isBuiltIn(st.head.APIVersion, st.head.Kind)
@@ -156,6 +156,23 @@ func (w *watching) initial(ev *capture.Event) error {
 		return nil // the view is ahead of this watch, which will catch up
 	}
 	return err
+}
+
+// listKind is the kind of the lists of a kind, which a watch does not tell. That of a
+// custom resource may be any: what its definition says, or the list before, if the program
+// has read one of the two.
+func (w *watching) listKind(kind string) string {
+	if IsCustom(w.view.key.Group) && w.view.key.Representation == "" {
+		if d := w.store.definition(w.view.key); d != nil && d.Spec.Names.ListKind != "" {
+			return d.Spec.Names.ListKind
+		}
+		w.view.mu.Lock()
+		defer w.view.mu.Unlock()
+		if w.view.load(w.store); w.view.journal != nil && w.view.head.Kind == kind && w.view.head.ListKind != "" {
+			return w.view.head.ListKind
+		}
+	}
+	return kind + "List"
 }
 
 // live extends the view by an event, unless the view has it or lacks what was

@@ -153,6 +153,32 @@ func TestWatchListBecomesAViewWithItsLastInitialEvent(t *testing.T) {
 	f.expect(inA, "z@12 rv=20")
 }
 
+// TestAListHasItsKindFromWhoeverKnows: a WatchList does not say it, and a definition may
+// say anything.
+func TestAListHasItsKindFromWhoeverKnows(t *testing.T) {
+	const (
+		oxen       = "/apis/farm.example.com/v1/oxen"
+		ox         = `{"apiVersion":"farm.example.com/v1","kind":"Ox","metadata":{"name":"x","resourceVersion":"3"}}`
+		list       = `{"apiVersion":"farm.example.com/v1","items":[` + ox + `],"kind":"Herd","metadata":{"continue":"","resourceVersion":"5"}}`
+		definition = `{"kind":"CustomResourceDefinition","apiVersion":"apiextensions.k8s.io/v1","metadata":{"name":"oxen.farm.example.com","resourceVersion":"2"},"spec":{"group":"farm.example.com","names":{"plural":"oxen","kind":"Ox","listKind":"Herd"},"scope":"Cluster","versions":[{"name":"v1"}]}}`
+	)
+	for name, c := range map[string]struct{ path, body, want string }{
+		"a list":       {oxen, list, "Herd"},
+		"a definition": {"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/oxen.farm.example.com", definition, "Herd"},
+		"nobody":       {inA, listOf(5), "OxList"},
+	} {
+		f := newFixture(t)
+		f.record(f.query(c.path), c.body)
+		s := f.stream(f.query(oxen + watchList))
+		s.send(`{"type":"ADDED","object":`+ox+`}`,
+			`{"type":"BOOKMARK","object":{"apiVersion":"farm.example.com/v1","kind":"Ox","metadata":{"resourceVersion":"10","annotations":{"k8s.io/initial-events-end":"true"}}}}`)
+		s.end()
+		if _, body := f.ask(f.query(oxen)); !strings.Contains(body, `"kind":"`+c.want+`","metadata":{"continue":"","resourceVersion":"10"}`) {
+			t.Errorf("%s knows: %s", name, body)
+		}
+	}
+}
+
 func TestAListThatIsBehindTheViewChangesNothing(t *testing.T) {
 	f := newFixture(t)
 	f.record(f.query(inA), listOf(10, object("a", "x", 3)))

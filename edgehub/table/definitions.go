@@ -28,6 +28,7 @@ type Definition struct {
 		Scope string `json:"scope"`
 		Names struct {
 			Kind       string   `json:"kind"`
+			ListKind   string   `json:"listKind"`
 			ShortNames []string `json:"shortNames"`
 		} `json:"names"`
 		Versions []DefinitionVersion `json:"versions"`
