@@ -61,6 +61,7 @@ var printed = []*resource{
 	printedResource("admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations", "ValidatingWebhookConfiguration", true),
 	printedResource("admissionregistration.k8s.io", "v1", "mutatingwebhookconfigurations", "MutatingWebhookConfiguration", true),
 	printedResource("apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", true),
+	printedResource("apiregistration.k8s.io", "v1", "apiservices", "APIService", true),
 	printedResource("resource.k8s.io", "v1", "deviceclasses", "DeviceClass", true),
 	printedResource("resource.k8s.io", "v1", "resourceclaims", "ResourceClaim", false),
 	printedResource("resource.k8s.io", "v1", "resourceclaimtemplates", "ResourceClaimTemplate", false),
@@ -118,6 +119,8 @@ func tableDiffers(q request, d difference) bool {
 		return true
 	case d.field == "header Warning": // is not kept: a cached answer warns of nothing
 		return true
+	case q.res.Resource == "apiservices" && strings.HasSuffix(d.field, ".object.columnDefinitions"):
+		return true // which the aggregator alone repeats with each event
 	case strings.HasSuffix(d.field, ".annotations"):
 		// kube-apiserver prints of its internal types, which have members for
 		// what these two versions keep in annotations.
