@@ -228,6 +228,34 @@ func TestANewerTableIsBetterThanTheSame(t *testing.T) {
 	}
 }
 
+// TestWhatIsGoneIsNotPrinted, unless it was printed since it was known to be gone.
+func TestWhatIsGoneIsNotPrinted(t *testing.T) {
+	printed := `{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"3"},"columnDefinitions":[],"rows":[{"cells":["x"],"object":{"metadata":{"name":"x","namespace":"a","resourceVersion":"3"}}}]}`
+	const oxen = "/apis/farm.example.com/v1/namespaces/a/oxen"
+	empty := map[string]string{
+		inA:  listOf(10),
+		oxen: `{"apiVersion":"farm.example.com/v1","items":[],"kind":"OxList","metadata":{"continue":"","resourceVersion":"10"}}`,
+	}
+	for resource, list := range empty {
+		f := newFixture(t)
+		fake := clocktesting.NewFakeClock(time.Now())
+		f.clock = fake
+		x := f.queryAs("app", "me", resource+"/x", asTable)
+		f.record(x, printed)
+		fake.Step(time.Minute)
+		f.record(f.query(resource), list)
+		fake.Step(time.Minute)
+		if code, body := f.ask(x); code != http.StatusNotFound {
+			t.Errorf("of %s what is gone is %d %s", resource, code, body)
+		}
+		f.record(x, printed)
+		fake.Step(time.Minute)
+		if code, body := f.ask(x); code != http.StatusOK || body != printed {
+			t.Errorf("of %s what was made since is %d %s", resource, code, body)
+		}
+	}
+}
+
 func TestATableThatGoesOnIsNotTakenForAWholeOne(t *testing.T) {
 	f := newFixture(t)
 	f.record(f.queryAs("app", "me", everywhere+"?limit=1", asTable),

@@ -26,12 +26,12 @@ func (s *Store) answerPrinted(w http.ResponseWriter, q Query) (done bool, err er
 	if q.Verb == Watch {
 		return false, nil
 	}
-	objects := s.freshness(q.unprinted())
+	objects, gone := s.freshness(q.unprinted())
 	if same, err := s.own(q); err == nil && same != nil {
 		defer same.release()
 		// Of a custom resource whose definition is not known there are no
 		// columns but in what was printed.
-		best := !objects.After(same.asOf) || IsCustom(q.Key.Group) && s.definition(q.Key) == nil
+		best := !objects.After(same.asOf) || !gone && IsCustom(q.Key.Group) && s.definition(q.Key) == nil
 		if best && q.format.mediaType == typeJSON {
 			// Pages behind the first one, and a version that is meant exactly, are of what
 			// was printed before.
@@ -56,25 +56,29 @@ func (s *Store) answerPrinted(w http.ResponseWriter, q Query) (done bool, err er
 }
 
 // freshness is when the cloud last confirmed what a query can be answered from,
-// zero if it can't be.
-func (s *Store) freshness(q Query) (asOf time.Time) {
+// zero if it can't be. gone says that the answer is that there is no such object, or that
+// it may not be read.
+func (s *Store) freshness(q Query) (asOf time.Time, gone bool) {
 	if q.Verb == Get {
 		snap, _, err := s.findObject(q)
+		if known, ok := errors.AsType[knownError](err); ok && apierrors.IsNotFound(err) {
+			return known.asOf, true
+		}
 		if err != nil {
-			if !isNotCached(err) {
-				asOf = s.clock.Now() // it is known to be gone
+			if gone = !isNotCached(err); gone {
+				asOf = s.clock.Now()
 			}
-			return asOf
+			return asOf, gone
 		}
 		defer snap.release()
-		return snap.asOf
+		return snap.asOf, false
 	}
 	sel, err := s.find(q)
 	if err != nil {
-		return asOf
+		return asOf, false
 	}
 	defer sel.release()
-	return sel.asOf
+	return sel.asOf, false
 }
 
 // printedTable is a Table as it was printed.
