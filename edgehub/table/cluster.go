@@ -9,6 +9,7 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
 func cluster() map[string]*Printer {
@@ -49,29 +50,15 @@ func cluster() map[string]*Printer {
 	}
 }
 
-// apiService is what is needed to know of an APIService (apiregistration.k8s.io/v1).
-type apiService struct {
-	metav1.ObjectMeta `json:"metadata"`
-	Spec              struct {
-		Service *struct {
-			Namespace string `json:"namespace"`
-			Name      string `json:"name"`
-		} `json:"service"`
-	} `json:"spec"`
-	Status struct {
-		Conditions []metav1.Condition `json:"conditions"`
-	} `json:"status"`
-}
-
-func printAPIService(o *apiService, now time.Time) []any {
-	service, available := "Local", string(metav1.ConditionUnknown)
+func printAPIService(o *apiregistrationv1.APIService, now time.Time) []any {
+	service, available := "Local", string(apiregistrationv1.ConditionUnknown)
 	if s := o.Spec.Service; s != nil {
 		service = s.Namespace + "/" + s.Name
 	}
-	if i := slices.IndexFunc(o.Status.Conditions, func(c metav1.Condition) bool { return c.Type == "Available" }); i >= 0 {
+	if i := slices.IndexFunc(o.Status.Conditions, func(c apiregistrationv1.APIServiceCondition) bool { return c.Type == apiregistrationv1.Available }); i >= 0 {
 		c := o.Status.Conditions[i]
 		available = string(c.Status)
-		if c.Status != metav1.ConditionTrue && c.Reason != "" {
+		if c.Status != apiregistrationv1.ConditionTrue && c.Reason != "" {
 			available += " (" + c.Reason + ")"
 		}
 	}
