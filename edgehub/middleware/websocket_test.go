@@ -168,10 +168,11 @@ func TestABrokenWatchLooksBroken(t *testing.T) {
 	}
 }
 
-// TestAWebSocketThatTakesNothingIsCutOff, so that nothing waits for it for ever.
-func TestAWebSocketThatTakesNothingIsCutOff(t *testing.T) {
-	gaveUp := make(chan error, 1)
-	s := serveWebSockets(t, 100*time.Millisecond, func(w http.ResponseWriter, _ *http.Request) {
+var errAllTaken = errors.New("everything was taken")
+
+// flood is a watch with more events than any socket holds. It tells why it gave up.
+func flood(gaveUp chan<- error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
 		event := append(bytes.Repeat([]byte("x"), 1<<20), '\n')
 		for range 1000 {
 			if _, err := w.Write(event); err != nil {
@@ -179,8 +180,14 @@ func TestAWebSocketThatTakesNothingIsCutOff(t *testing.T) {
 				return
 			}
 		}
-		gaveUp <- errors.New("everything was taken")
-	})
+		gaveUp <- errAllTaken
+	}
+}
+
+// TestAWebSocketThatTakesNothingIsCutOff, so that nothing waits for it for ever.
+func TestAWebSocketThatTakesNothingIsCutOff(t *testing.T) {
+	gaveUp := make(chan error, 1)
+	s := serveWebSockets(t, 100*time.Millisecond, flood(gaveUp))
 	dialWatch(t, s)
 	select {
 	case err := <-gaveUp:
@@ -198,17 +205,7 @@ func TestAHubThatStopsWaitsForNoWebSocket(t *testing.T) {
 	base, stop := context.WithCancel(t.Context())
 	defer stop()
 	gaveUp := make(chan error, 1)
-	watch := func(w http.ResponseWriter, _ *http.Request) {
-		event := append(bytes.Repeat([]byte("x"), 1<<20), '\n')
-		for range 1000 {
-			if _, err := w.Write(event); err != nil {
-				gaveUp <- err
-				return
-			}
-		}
-		gaveUp <- errors.New("everything was taken")
-	}
-	s := httptest.NewUnstartedServer(WithRequestInfo(WithWebSocketWatches(func(string) bool { return true }, time.Minute, http.HandlerFunc(watch))))
+	s := httptest.NewUnstartedServer(WithRequestInfo(WithWebSocketWatches(func(string) bool { return true }, time.Minute, flood(gaveUp))))
 	s.Config.BaseContext = func(net.Listener) context.Context { return base }
 	s.Start()
 	t.Cleanup(s.Close)
@@ -217,7 +214,10 @@ func TestAHubThatStopsWaitsForNoWebSocket(t *testing.T) {
 	time.Sleep(100 * time.Millisecond) // until a write waits, most often
 	stop()
 	select {
-	case <-gaveUp:
+	case err := <-gaveUp:
+		if errors.Is(err, errAllTaken) {
+			t.Error(err)
+		}
 	case <-time.After(10 * time.Second):
 		t.Fatal("still waiting")
 	}
