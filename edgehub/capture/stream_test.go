@@ -235,3 +235,47 @@ func TestWatchAtRestIsSmall(t *testing.T) {
 		w.release()
 	}
 }
+
+// bursts is a reader that brings some bytes at once and waits before each further.
+type bursts struct {
+	sizes   []int
+	waiting bool
+	wait    func()
+}
+
+func (r *bursts) Wait() {
+	if r.waiting {
+		r.waiting = false
+		r.wait()
+	}
+}
+
+func (r *bursts) Read(b []byte) (int, error) {
+	r.Wait()
+	n := min(len(b), r.sizes[0])
+	if r.sizes[0] -= n; r.sizes[0] == 0 {
+		r.sizes, r.waiting = r.sizes[1:], true
+	}
+	return n, nil
+}
+
+// A watch whose client takes nothing waits in the middle of an object for as long as the
+// client likes, and there may be a thousand of them.
+func TestWatchInTheMiddleOfAnObjectIsSmall(t *testing.T) {
+	for _, first := range []int{1, smallWindow - 1, smallWindow} {
+		var w window
+		var held []int
+		w = newWindow(&bursts{sizes: []int{first, readWindow}, wait: func() { held = append(held, cap(w.buf)) }})
+		w.keep()
+		if err := w.need(first + 1); err != nil {
+			t.Fatal(err)
+		}
+		if len(held) != 1 || held[0] > smallWindow {
+			t.Errorf("holds %d bytes while it waits after %d", held, first)
+		}
+		if len(w.buf) <= first || cap(w.buf) > readWindow {
+			t.Errorf("has %d of %d bytes after %d", len(w.buf), cap(w.buf), first)
+		}
+		w.release()
+	}
+}

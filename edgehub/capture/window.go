@@ -7,7 +7,10 @@ import (
 )
 
 const (
-	// readWindow is what a body is read with while its objects are smaller.
+	// smallWindow is what a body is read with that brings little at a time, as do
+	// watches. Many of them may be in the middle of an object.
+	smallWindow = 8 << 10
+	// readWindow is what any other is read with while its objects are smaller.
 	readWindow = 32 << 10
 	// maxWindow leaves room around an object for what encloses it.
 	maxWindow = MaxObjectSize + readWindow
@@ -15,7 +18,10 @@ const (
 	maxEmptyReads = 100
 )
 
-var windowPool = sync.Pool{New: func() any { return new([readWindow]byte) }}
+var (
+	smallPool  = sync.Pool{New: func() any { return new([smallWindow]byte) }}
+	windowPool = sync.Pool{New: func() any { return new([readWindow]byte) }}
+)
 
 // window is the part of a stream that is in memory: what has been read and not
 // passed, and, while something is kept, everything since it began.
@@ -24,6 +30,7 @@ type window struct {
 	buf    []byte
 	pos    int   // the next byte to look at
 	mark   int   // the first byte to keep, or noMark
+	brims  bool  // the reader had as much as there was room for
 	offset int64 // where in the stream buf[0] is
 	ended  error // what the reader ended with
 }
@@ -31,7 +38,7 @@ type window struct {
 const noMark = -1
 
 // Waiter is implemented by readers that know how to wait for something to read. No
-// buffer is held while they do.
+// buffer is taken or made larger while they do.
 type Waiter interface {
 	// Wait returns when Read has bytes or an error to return at once.
 	Wait()
@@ -43,14 +50,20 @@ func newWindow(r io.Reader) window {
 }
 
 func newBuffer(size int) []byte {
-	if size == readWindow {
+	switch size {
+	case smallWindow:
+		return smallPool.Get().(*[smallWindow]byte)[:0]
+	case readWindow:
 		return windowPool.Get().(*[readWindow]byte)[:0]
+	default:
+		return make([]byte, 0, size)
 	}
-	return make([]byte, 0, size)
 }
 
 func freeBuffer(buf []byte) {
 	switch {
+	case cap(buf) == smallWindow:
+		smallPool.Put((*[smallWindow]byte)(buf[:smallWindow]))
 	case cap(buf) == readWindow:
 		windowPool.Put((*[readWindow]byte)(buf[:readWindow]))
 	case cap(buf) > readWindow:
@@ -71,7 +84,7 @@ func (w *window) shrink() {
 	}
 	w.offset += int64(w.pos)
 	freeBuffer(w.buf)
-	w.buf, w.pos, w.mark = nil, 0, noMark
+	w.buf, w.pos, w.mark, w.brims = nil, 0, noMark, false
 }
 
 // keep makes the window hold all bytes from pos on until drop is called.
@@ -96,13 +109,10 @@ func (w *window) more() error {
 		return w.ended
 	}
 	w.slide()
-	if cap(w.buf) == 0 {
+	if len(w.buf) == cap(w.buf) || w.brims && cap(w.buf) < readWindow {
 		if r, ok := w.r.(Waiter); ok {
 			r.Wait()
 		}
-		w.buf = newBuffer(readWindow)
-	}
-	if len(w.buf) == cap(w.buf) {
 		if err := w.grow(); err != nil {
 			return err
 		}
@@ -110,6 +120,7 @@ func (w *window) more() error {
 	for range maxEmptyReads {
 		n, err := w.r.Read(w.buf[len(w.buf):cap(w.buf)])
 		w.buf = w.buf[:len(w.buf)+n]
+		w.brims = len(w.buf) == cap(w.buf)
 		if err != nil && err != io.EOF {
 			err = fmt.Errorf("reading body at byte %d: %w", w.offset+int64(len(w.buf)), err)
 		}
@@ -141,17 +152,23 @@ func (w *window) slide() {
 	w.offset += int64(first)
 }
 
-// grow makes room for more bytes than the buffer has. It doubles, so that memory
-// follows what was received and not what a length field claims.
+// grow makes room for more bytes than the buffer has. A large one doubles, so that
+// memory follows what was received and not what a length field claims.
 func (w *window) grow() error {
-	if cap(w.buf) >= maxWindow {
+	var size int
+	switch c := cap(w.buf); {
+	case c >= maxWindow:
 		return fmt.Errorf("%w: more than %d bytes at byte %d", ErrTooLarge, MaxObjectSize, w.offset)
-	}
-	size := 2 * cap(w.buf)
-	if size > maxWindow/2 {
+	case c == 0:
+		size = smallWindow
+	case c == smallWindow:
+		size = readWindow
+	case c > maxWindow/4:
 		size = maxWindow // the last step
+	default:
+		size = 2 * c
 	}
-	if !large.take(size) {
+	if size > readWindow && !large.take(size) {
 		return fmt.Errorf("%w: at byte %d", ErrBusy, w.offset)
 	}
 	buf := append(newBuffer(size), w.buf...)
