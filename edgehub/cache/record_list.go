@@ -89,16 +89,16 @@ func (r *recording) openList() (*staging, error) {
 	}
 	// The client may ask for a page before the one in front of it was
 	// recorded, though not before it was delivered.
-	for _, done := range r.earlier {
+	for {
+		done, another := r.view.lists.done(r.earlier)
 		if st := r.store.pages.take(r.view, r.query.Continue); st != nil {
 			return st, nil
 		}
-		<-done
+		if done {
+			return nil, errOutdated
+		}
+		<-another
 	}
-	if st := r.store.pages.take(r.view, r.query.Continue); st != nil {
-		return st, nil
-	}
-	return nil, errOutdated
 }
 
 func (r *recording) beginList(st *staging, m capture.ListMeta) error {

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/edgehub-io/edge-hub/edgehub/capture"
@@ -68,18 +67,9 @@ func (r *recording) watch(body io.Reader, p *pipe) error {
 // which was delivered to the client before it was recorded. It was in flight when
 // this watch began.
 func (w *watching) awaitEarlier() {
-	over := func(done chan struct{}) bool {
-		select {
-		case <-done:
-			return true
-		default:
-			return false
-		}
-	}
 	for {
-		another := w.view.lists.another()
-		if w.earlier = slices.DeleteFunc(w.earlier, over); len(w.earlier) == 0 || w.connected() {
-			w.earlier = nil
+		done, another := w.view.lists.done(w.earlier)
+		if done || w.connected() {
 			return
 		}
 		<-another

@@ -84,7 +84,7 @@ func (s *Store) record(q Query, resp *http.Response, asked Moment) io.ReadCloser
 		moment: asked, done: func() {}, release: release,
 	}
 	if q.Verb == Watch || q.Continue != "" {
-		r.earlier = v.lists.present()
+		r.earlier = v.lists.latest()
 	}
 	if isList {
 		r.done = v.lists.begin()
@@ -162,9 +162,9 @@ type recording struct {
 	encoding    capture.Encoding
 	contentType string
 	etag        string
-	moment      Moment          // before it was asked for
-	earlier     []chan struct{} // lists in flight that this answer may continue
-	done        func()          // tells watches that wait for this one
+	moment      Moment // before it was asked for
+	earlier     uint64 // up to which lists in flight it may continue them
+	done        func() // tells watches that wait for this one
 	drained     drain
 	release     func() // of the view
 	sum         uint64 // of a small answer, 0 if it is not known

@@ -149,8 +149,12 @@ func (f *fixture) recordLate(q Query, body string, asked Moment) {
 // settle waits until no answer but watches is being recorded in a view.
 func (f *fixture) settle(q Query) {
 	if v := f.view(q.Key); v != nil {
-		for _, done := range v.lists.present() {
-			<-done
+		for upTo := v.lists.latest(); ; {
+			done, another := v.lists.done(upTo)
+			if done {
+				return
+			}
+			<-another
 		}
 	}
 }

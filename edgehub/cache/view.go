@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -82,19 +81,10 @@ type granted struct{ list, watch, watchRefused Moment }
 // inflight are the lists of a view that are being recorded, and the watches that have
 // ended and are.
 type inflight struct {
-	mu   sync.Mutex
-	done map[chan struct{}]bool
-	next chan struct{} // closed when another one is done, nil if nobody waits for it
-}
-
-// another returns a channel that is closed when another one is done.
-func (i *inflight) another() <-chan struct{} {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.next == nil {
-		i.next = make(chan struct{})
-	}
-	return i.next
+	mu    sync.Mutex
+	began uint64        // how many ever have
+	left  []uint64      // which of them are not done, by their number in ascending order
+	next  chan struct{} // closed when another one is done, nil if nobody waits for it
 }
 
 // drain is a watch whose body may end before its recording does.
@@ -124,18 +114,16 @@ func (d *drain) finish() {
 
 // begin registers a list; end must be called when it is recorded or given up.
 func (i *inflight) begin() (end func()) {
-	done := make(chan struct{})
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.done == nil {
-		i.done = map[chan struct{}]bool{}
-	}
-	i.done[done] = true
+	i.began++
+	n := i.began
+	i.left = append(i.left, n)
 	return func() {
 		i.mu.Lock()
 		defer i.mu.Unlock()
-		delete(i.done, done)
-		close(done)
+		at, _ := slices.BinarySearch(i.left, n)
+		i.left = slices.Delete(i.left, at, at+1)
 		if i.next != nil {
 			close(i.next)
 			i.next = nil
@@ -143,12 +131,25 @@ func (i *inflight) begin() (end func()) {
 	}
 }
 
-// present returns channels that are closed when the lists are recorded that
-// are in flight now.
-func (i *inflight) present() []chan struct{} {
+// latest is the number of the one that began last, for done.
+func (i *inflight) latest() uint64 {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return slices.Collect(maps.Keys(i.done))
+	return i.began
+}
+
+// done reports whether those up to a number are. If not, another is closed when one
+// more is.
+func (i *inflight) done(upTo uint64) (done bool, another <-chan struct{}) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if len(i.left) == 0 || i.left[0] > upTo {
+		return true, nil
+	}
+	if i.next == nil {
+		i.next = make(chan struct{})
+	}
+	return false, i.next
 }
 
 // version is the view's resourceVersion as its clients know it.

@@ -296,7 +296,8 @@ func (s *Store) relist() {
 func (s *Store) listing(file string) bool {
 	for _, l := range s.watches.of(file) {
 		if v := s.view(l.key); v != nil {
-			return len(v.lists.present()) > 0
+			done, _ := v.lists.done(v.lists.latest())
+			return !done
 		}
 	}
 	return false
