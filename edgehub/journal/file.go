@@ -6,13 +6,20 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// writeSize is how many bytes are gathered before they are written.
-const writeSize = 64 << 10
+const (
+	// writeSize is how many bytes are gathered before they are written.
+	writeSize = 64 << 10
+	// writeRoom is how many bytes all files together keep for that. Beyond it, what is
+	// appended is written at once: a thousand files may be staged, each for somebody
+	// who has stopped reading in the middle.
+	writeRoom = 2 << 20
+)
 
 // ErrReplaced is the error of a file that was replaced, removed or discarded.
 var ErrReplaced = errors.New("journal file was replaced")
@@ -35,6 +42,7 @@ type File struct {
 	temp     string // its present name while staged, "" once it is live
 	staged   bool   // and not published or given up: OnStaged counts it
 	buf      []byte // whole records that are appended, not yet written
+	room     int64  // of writeRoom that buf takes
 	size     int64  // bytes in handle that are whole records
 	unsynced bool   // written to since the last sync began
 	reported bool   // OnError knows that buf can't be written
@@ -79,11 +87,14 @@ func (f *File) Append(parts ...[]byte) (Position, error) {
 			return Position{}, err
 		}
 	} else {
-		f.buf = appendPrefix(f.buf, sum)
+		f.buf = appendPrefix(slices.Grow(f.buf, length), sum)
 		for _, p := range parts {
 			f.buf = append(f.buf, p...)
 		}
 		f.buf = append(f.buf, '\n')
+	}
+	if f.takeRoom() > writeRoom {
+		_ = f.flush() // what can't be written now is as what waits for a Flush
 	}
 	if f.temp == "" {
 		// The committer flushes as well, should no Flush come.
@@ -145,7 +156,15 @@ func (f *File) flush() error {
 	// A long-lived file that is written to now and then must not hold a
 	// buffer all the time.
 	f.buf = nil
+	f.takeRoom()
 	return nil
+}
+
+// takeRoom counts what buf takes, and returns what those of all files do.
+func (f *File) takeRoom() int64 {
+	took := f.room
+	f.room = int64(cap(f.buf))
+	return f.store.room.Add(f.room - took)
 }
 
 // drain writes the buffer. If that fails the next try writes the same bytes to
@@ -317,6 +336,7 @@ func (f *File) Release() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.buf, f.err = nil, ErrReplaced
+	f.takeRoom()
 	return f.handle.Close()
 }
 

@@ -62,6 +62,7 @@ type Store struct {
 	options  Options
 	instance string // tells this store's temporary names from others'
 	temps    atomic.Uint64
+	room     atomic.Int64 // of writeRoom that is taken
 	written  atomic.Int64
 	syncs    atomic.Int64
 

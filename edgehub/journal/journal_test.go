@@ -522,3 +522,36 @@ func TestConcurrentUse(t *testing.T) {
 		t.Errorf("%d files are open", n)
 	}
 }
+
+// A thousand lists may be staged at once, each for a client that has stopped reading
+// in the middle.
+func TestWhatAllFilesGatherIsBounded(t *testing.T) {
+	f := newFixture(t)
+	defer f.store.Close()
+	record := bytes.Repeat([]byte("x"), journal.WriteSize/3)
+	var files []*journal.File
+	var last journal.Position
+	buffered := 0
+	for i := range 5 * journal.WriteRoom / journal.WriteSize {
+		file, err := f.store.Stage(fmt.Sprintf("a/%d", i))
+		f.must(err)
+		files = append(files, file)
+		for range 2 {
+			last, err = file.Append(record)
+			f.must(err)
+		}
+		buffered += file.Buffered()
+	}
+	if buffered > journal.WriteRoom+journal.WriteSize || int64(buffered) != f.store.Room() {
+		t.Errorf("%d files keep %d bytes, counted as %d", len(files), buffered, f.store.Room())
+	}
+	if body, err := files[len(files)-1].Read(last, nil); err != nil || !bytes.Equal(body, record) {
+		t.Errorf("what was written at once reads as %d bytes, %v", len(body), err)
+	}
+	for _, file := range files {
+		f.must(file.Discard())
+	}
+	if room := f.store.Room(); room != 0 {
+		t.Errorf("%d bytes are still counted", room)
+	}
+}
