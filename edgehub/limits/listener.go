@@ -28,6 +28,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		address := addressOf(conn.RemoteAddr().String())
 		limit := l.limiter.connect(address)
 		if limit == "" {
+			limitUnsent(conn)
 			return &connection{Conn: conn, handshake: maxHandshake, headers: l.limiter.Header, disconnected: sync.OnceFunc(func() { l.limiter.disconnect(address) })}, nil
 		}
 		// Counted before anybody can see that it is closed.

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package limits
+
+import "net"
+
+func limitUnsent(net.Conn) {}
