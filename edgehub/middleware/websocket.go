@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -126,8 +125,12 @@ func (s *webSocket) WriteHeader(code int) {
 		websocket.Handler(func(c *websocket.Conn) {
 			opened <- c
 			// kube-apiserver, too, reads nothing of what comes. Pings are
-			// answered meanwhile.
-			_, _ = io.Copy(io.Discard, c)
+			// answered meanwhile. io.Copy would keep more for each.
+			for nothing := make([]byte, 64); ; {
+				if _, err := c.Read(nothing); err != nil {
+					break
+				}
+			}
 			s.cancel()
 		}).ServeHTTP(&hijacked{s.ResponseWriter, conn, buffered}, s.request)
 	}()
