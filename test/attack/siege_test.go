@@ -461,6 +461,32 @@ func (s *siege) deaf(query string) string {
 	return fmt.Sprintf("%d are answered", n)
 }
 
+// deafWebSockets does the same with a WebSocket each, as many as three addresses may
+// have connections, since each has one of its own.
+func (s *siege) deafWebSockets(context.Context) string {
+	var h held
+	defer h.letGo()
+	var answered atomic.Int64
+	atOnce(750, 32, func(i int) {
+		conn, err := s.secure(23+i/250, "http/1.1")
+		if err != nil {
+			return
+		}
+		h.hold(conn)
+		_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+		fmt.Fprintf(conn, "GET /api/v1/namespaces/big/configmaps?watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true HTTP/1.1\r\n"+
+			"Host: kubernetes\r\nUser-Agent: edge-app/1\r\nAuthorization: Bearer %s\r\nOrigin: https://kubernetes\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+			"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n", s.token)
+		status := make([]byte, len("HTTP/1.1 101"))
+		if _, err := io.ReadFull(conn, status); err == nil && string(status) == "HTTP/1.1 101" {
+			answered.Add(1)
+		}
+	})
+	s.Expect(answered.Load()).To(BeNumerically(">", 700))
+	time.Sleep(2 * time.Second) // in which what they don't take comes
+	return fmt.Sprintf("%d are answered", answered.Load())
+}
+
 func (s *siege) lists(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(ctx, 8*time.Second)
 	defer cancel()
