@@ -58,7 +58,7 @@ var attacks = []attack{
 	{name: "200 lists of 20 MB at once", run: (*siege).lists},
 	{name: "gzip bombs", run: (*siege).bombs},
 	{name: "50,000 requests that are reset at once", run: (*siege).rapidReset},
-	{name: "1,024 watches of 20 MB that never read", run: (*siege).deafStreams, more: 16 << 20},                       // of which the watches are most
+	{name: "1,024 watches of 20 MB that never read", run: (*siege).deafStreams, more: 24 << 20},                       // of which the watches are most
 	{name: "1,024 watches with 20 MB of initial events that never read", run: (*siege).deafInformers, more: 40 << 20}, // and the recordings are much
 	{name: "750 WebSockets with 20 MB of initial events that never read", run: (*siege).deafWebSockets, more: 40 << 20},
 }

@@ -151,10 +151,19 @@ func (s *siege) h2(host int) (*h2, error) {
 
 // request writes a GET and returns its stream.
 func (c *h2) request(path, token string, end bool) (uint32, error) {
+	return c.get(end, path, field{"authorization", "Bearer " + token})
+}
+
+// requestAs writes a whole GET that accepts a media type.
+func (c *h2) requestAs(path, token, accept string) (uint32, error) {
+	return c.get(true, path, field{"authorization", "Bearer " + token}, field{"accept", accept})
+}
+
+func (c *h2) get(end bool, path string, fields ...field) (uint32, error) {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
 	c.block.Reset()
-	for _, f := range []field{{":method", "GET"}, {":scheme", "https"}, {":authority", "kubernetes"}, {":path", path}, {"user-agent", "edge-app/1"}, {"authorization", "Bearer " + token}} {
+	for _, f := range append([]field{{":method", "GET"}, {":scheme", "https"}, {":authority", "kubernetes"}, {":path", path}, {"user-agent", "edge-app/1"}}, fields...) {
 		_ = c.encoder.WriteField(hpack.HeaderField{Name: f.name, Value: f.value})
 	}
 	id := c.next
