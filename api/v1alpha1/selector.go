@@ -12,9 +12,11 @@ import (
 // bounded lists can be validated when the policy is applied. An empty selector
 // matches everything; all requirements have to be met.
 type LabelSelector struct {
-	// matchLabels are labels an object must have, with exactly these values.
+	// matchLabels are labels an object must have, with exactly these values, at least
+	// one: kubectl apply takes out a label that has lost its value.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="size(self) > 0",message="must not be empty: write a label with its value, or {} for the whole selector to select everything"
 	// +kubebuilder:validation:XValidation:rule="self.all(k, k.indexOf('/') <= 253 && k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))",message="each key must be a label key, a name of at most 63 letters, digits, '-', '_' or '.' with an optional DNS prefix before a '/', such as app or example.com/app: correct the key"
 	// +kubebuilder:validation:XValidation:rule="self.all(k, size(self[k]) <= 63 && self[k].matches('^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$'))",message="each value must be a label value, at most 63 letters, digits, '-', '_' or '.', beginning and ending with a letter or digit: correct the value"
 	MatchLabels map[string]LabelValue `json:"matchLabels,omitempty"`

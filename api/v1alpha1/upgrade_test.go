@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"sigs.k8s.io/yaml"
 
@@ -88,6 +89,28 @@ func TestPoliciesSurviveAnUpgrade(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAPolicyOfBeforeThatIsRefusedNowIsCarriedOut: it can be written as long as what is
+// refused stays as it is.
+func TestAPolicyOfBeforeThatIsRefusedNowIsCarriedOut(t *testing.T) {
+	g := NewWithT(t)
+	awaitDebounce(t, true)
+	useCRD(g, "-f", "testdata/"+before[0].crd)
+	awaitDebounce(t, false)
+	policy := makePolicies(t, `
+metadata: {name: wide}
+spec: {cacheAgents: [edge-app], podSelector: {matchLabels: {}}}
+status: {observedGeneration: 1}
+`)[0]
+	useCRD(g, "-k", "../../config/crd")
+	awaitDebounce(t, true)
+	for _, patch := range []string{`{"metadata":{"labels":{"a":"b"}}}`, `{"spec":{"cacheAgents":["other"]}}`} {
+		_, err := policy.client.Patch(t.Context(), "wide", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		g.Expect(err).NotTo(HaveOccurred())
+	}
+	_, err := policy.client.Patch(t.Context(), "wide", types.MergePatchType, []byte(`{"status":{"observedGeneration":2}}`), metav1.PatchOptions{}, "status")
+	g.Expect(err).NotTo(HaveOccurred())
 }
 
 // older is a policy as a person wrote it, and as it was stored.

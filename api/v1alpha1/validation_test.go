@@ -60,8 +60,7 @@ func create(t *testing.T, spec string) (*v1alpha1.EdgeHubPolicy, error) {
 	if err := yaml.Unmarshal([]byte(manifest), &object.Object); err != nil {
 		t.Fatal(err)
 	}
-	policies := dynamic.NewForConfigOrDie(controlPlane.RESTConfig()).Resource(v1alpha1.GroupVersion.WithResource("edgehubpolicies")).Namespace("default")
-	created, err := policies.Create(t.Context(), object, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: "Strict"})
+	created, err := policies().Create(t.Context(), object, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}, FieldValidation: "Strict"})
 	if err != nil {
 		return nil, err
 	}
@@ -70,6 +69,10 @@ func create(t *testing.T, spec string) (*v1alpha1.EdgeHubPolicy, error) {
 		t.Fatal(err)
 	}
 	return &policy, nil
+}
+
+func policies() dynamic.ResourceInterface {
+	return dynamic.NewForConfigOrDie(controlPlane.RESTConfig()).Resource(v1alpha1.GroupVersion.WithResource("edgehubpolicies")).Namespace("default")
 }
 
 func TestRefused(t *testing.T) {
@@ -99,6 +102,7 @@ func TestRefused(t *testing.T) {
 		{`spec: {cacheAgents: [a], cacheAgent: [b]}`, "spec.cacheAgent", "unknown field"},
 
 		{`spec: {cacheAgents: [a], podSelector: {app: a}}`, "spec.podSelector.app", "unknown field"},
+		{`spec: {cacheAgents: [a], podSelector: {matchLabels: {}}}`, "spec.podSelector.matchLabels", "must not be empty: write a label with its value, or {} for the whole selector to select everything"},
 		{`spec: {cacheAgents: [a], podSelector: {matchLabels: {"a b": x}}}`, "spec.podSelector.matchLabels", "each key must be a label key, a name of at most 63"},
 		{`spec: {cacheAgents: [a], podSelector: {matchLabels: {"A.com/a": x}}}`, "spec.podSelector.matchLabels", "each key must be a label key"},
 		{`spec: {cacheAgents: [a], podSelector: {matchLabels: {"": x}}}`, "spec.podSelector.matchLabels", "each key must be a label key"},
@@ -274,6 +278,32 @@ func TestALabelWithoutAValue(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(policy.Spec.PodSelector.MatchLabels).To(Equal(map[string]v1alpha1.LabelValue{"app": ""}))
 	g.Expect(policy.Spec.NodeSelector.MatchExpressions[0].Values).To(Equal([]v1alpha1.LabelValue{""}))
+}
+
+// TestALabelThatLosesItsValueSelectsNotEverything: to kubectl apply "app:" says that the
+// label is to be taken out of a selector that has it.
+func TestALabelThatLosesItsValueSelectsNotEverything(t *testing.T) {
+	g := NewWithT(t)
+	defer func() {
+		g.Expect(policies().Delete(context.Background(), "applied", metav1.DeleteOptions{})).To(Succeed())
+	}()
+	output, err := apply(`{cacheAgents: [a], podSelector: {matchLabels: {app: edge}}}`)
+	g.Expect(err).NotTo(HaveOccurred(), output)
+	output, err = apply(`{cacheAgents: [a], podSelector: {matchLabels: {app: }}}`)
+	g.Expect(err).To(HaveOccurred())
+	g.Expect(output).To(ContainSubstring(`spec.podSelector.matchLabels: Invalid value: must not be empty: write a label with its value`))
+
+	// Who means everything says so.
+	output, err = apply(`{cacheAgents: [a], podSelector: {}}`)
+	g.Expect(err).NotTo(HaveOccurred(), output)
+}
+
+// apply has kubectl apply a policy with this spec, a line of YAML.
+func apply(spec string, options ...string) (string, error) {
+	command := controlPlane.Kubectl(append([]string{"apply", "-f", "-"}, options...)...)
+	command.Stdin = strings.NewReader("apiVersion: edgehub.io/v1alpha1\nkind: EdgeHubPolicy\nmetadata: {name: applied}\nspec: " + spec)
+	output, err := command.CombinedOutput()
+	return string(output), err
 }
 
 func TestAsSelector(t *testing.T) {
