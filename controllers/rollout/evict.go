@@ -41,7 +41,8 @@ func init() {
 }
 
 // budgetBlock is a refusal by PodDisruptionBudgets. It holds for the Pods of a
-// namespace that selector matches, until the time until.
+// namespace that selector matches, for those that all of the budgets cover if there is
+// more than one, until the time until.
 type budgetBlock struct {
 	namespace string
 	selector  labels.Selector
@@ -54,9 +55,10 @@ func (b *budgetBlock) covers(pod Pod) bool {
 	return b.namespace == pod.Namespace && b.selector.Matches(labels.Set(pod.Labels))
 }
 
-// budgets remembers which PodDisruptionBudgets refused an eviction, by UID. To
-// forget that in a restart of the operator costs one refused request.
-type budgets map[types.UID]*budgetBlock
+// budgets remembers which PodDisruptionBudgets refused an eviction, by UID, or by two of
+// them where the Eviction API does not support that both cover a Pod. To forget that in a
+// restart of the operator costs one refused request.
+type budgets map[[2]types.UID]*budgetBlock
 
 // blocking returns the refusal that covers pod now, nil if there is none.
 func (b budgets) blocking(pod Pod, now time.Time) *budgetBlock {
@@ -69,14 +71,14 @@ func (b budgets) blocking(pod Pod, now time.Time) *budgetBlock {
 	return found
 }
 
-// refused remembers that budget refused an eviction.
-func (b budgets) refused(budget *policyv1.PodDisruptionBudget, selector labels.Selector, message string, now time.Time) {
-	block := b[budget.UID]
+// refused remembers that budgets refused the eviction of a Pod that selector matches.
+func (b budgets) refused(key [2]types.UID, namespace string, selector labels.Selector, message string, now time.Time) {
+	block := b[key]
 	if block == nil {
 		block = &budgetBlock{delay: firstBackOff / 2}
-		b[budget.UID] = block
+		b[key] = block
 	}
-	block.namespace, block.selector, block.message = budget.Namespace, selector, message
+	block.namespace, block.selector, block.message = namespace, selector, message
 	block.delay = min(2*block.delay, maxBackOff)
 	block.until = now.Add(block.delay)
 }
@@ -173,29 +175,31 @@ func (r *Restarter) learnBudgets(ctx context.Context, pod Pod, refusal error) (b
 	if err := r.live.List(ctx, &list, client.InNamespace(pod.Namespace)); err != nil {
 		return false, fmt.Errorf("list PodDisruptionBudgets: %w", err)
 	}
-	var covering []int
-	selectors := make([]labels.Selector, len(list.Items))
+	// By name, so that of many the same two are told of.
+	slices.SortFunc(list.Items, func(a, b policyv1.PodDisruptionBudget) int { return strings.Compare(a.Name, b.Name) })
+	var (
+		covering  []string
+		key       [2]types.UID
+		selectors = labels.Everything()
+	)
 	for i := range list.Items {
 		selector, err := metav1.LabelSelectorAsSelector(list.Items[i].Spec.Selector)
-		if err == nil && selector.Matches(labels.Set(pod.Labels)) {
-			covering, selectors[i] = append(covering, i), selector
+		if err != nil || !selector.Matches(labels.Set(pod.Labels)) || len(covering) == len(key) {
+			continue
 		}
+		key[len(covering)] = list.Items[i].UID
+		covering = append(covering, fmt.Sprintf("%q", list.Items[i].Name))
+		requirements, _ := selector.Requirements()
+		selectors = selectors.Add(requirements...)
 	}
 	if len(covering) == 0 || (len(covering) == 1 && !apierrors.IsTooManyRequests(refusal)) {
 		// No budget explains it, or the one that did was deleted meanwhile.
 		return false, fmt.Errorf("evict Pod %s: %w", pod.Name, refusal)
 	}
-	names := make([]string, 0, len(covering))
-	for _, i := range covering {
-		names = append(names, fmt.Sprintf("%q", list.Items[i].Name))
+	message := fmt.Sprintf("PodDisruptionBudget %s allows no eviction now", covering[0])
+	if len(covering) > 1 {
+		message = fmt.Sprintf("PodDisruptionBudgets %s and %s cover the same Pod, which the Eviction API does not support: change their selectors", covering[0], covering[1])
 	}
-	slices.Sort(names)
-	message := fmt.Sprintf("PodDisruptionBudget %s allows no eviction now", names[0])
-	if len(names) > 1 {
-		message = fmt.Sprintf("PodDisruptionBudgets %s and %s cover the same Pod, which the Eviction API does not support: change their selectors", names[0], names[1])
-	}
-	for _, i := range covering {
-		r.budgets.refused(&list.Items[i], selectors[i], message, r.now())
-	}
+	r.budgets.refused(key, pod.Namespace, selectors, message, r.now())
 	return true, nil
 }

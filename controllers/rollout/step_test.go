@@ -329,6 +329,38 @@ func TestStepTellsOfOverlappingBudgets(t *testing.T) {
 	e.Expect(result.Blocked).To(ContainSubstring(`PodDisruptionBudgets "one" and "two"`))
 }
 
+// TestOverlappingBudgetsHoldUpNoPodThatOneCovers: what the Eviction API refuses is the
+// overlap, not the budgets.
+func TestOverlappingBudgetsHoldUpNoPodThatOneCovers(t *testing.T) {
+	e := newEnv(t, "a")
+	e.deployment("both", 1)
+	cutoffNow() // so that its Pod is older and comes first
+	e.deployment("one", 1)
+	for _, selects := range []*metav1.LabelSelector{{}, selector("both")} {
+		budget := &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Namespace: e.namespace, GenerateName: "budget-"}, Spec: policyv1.PodDisruptionBudgetSpec{
+			MaxUnavailable: ptr.To(intstr.FromInt32(1)), Selector: selects,
+		}}
+		e.Expect(e.client.Create(t.Context(), budget)).To(Succeed())
+		e.Eventually(func(g Gomega) {
+			g.Expect(e.client.Get(t.Context(), client.ObjectKeyFromObject(budget), budget)).To(Succeed())
+			g.Expect(budget.Status.DisruptionsAllowed).To(Equal(int32(1)))
+		}).Should(Succeed())
+	}
+	policy := e.policy("one", intstr.FromInt32(1), cutoffNow())
+	policy.Spec.PodSelector = &v1alpha1.LabelSelector{}
+	clock := time.Now()
+	restarter := NewRestarter(e.client, e.client, func() time.Time { return clock })
+	var evicted []Pod
+	for range 3 {
+		result, err := restarter.Step(t.Context(), policy, e.hubs(), current, true)
+		e.Expect(err).NotTo(HaveOccurred())
+		evicted = append(evicted, result.Evicted...)
+		clock = clock.Add(time.Hour)
+	}
+	e.Expect(evicted).NotTo(BeEmpty())
+	e.Expect(evicted[0].Name).To(HavePrefix("one-"))
+}
+
 func TestStepLeavesOthersAlone(t *testing.T) {
 	e := newEnv(t, "a", "b")
 	pods := template("app")
