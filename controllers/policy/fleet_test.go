@@ -450,3 +450,42 @@ func TestADeferredPodIsRestartedBeforeItIsDone(t *testing.T) {
 	e.hubReports("n1", row)
 	e.expectCondition(e.reconcile("one"), "RestartsComplete", "True", "Restarted")
 }
+
+// TestABrokenNodeIsRememberedWhileTheConfigurationIsWrong: that a rollout has to wait for
+// something else does not undo what it did.
+func TestABrokenNodeIsRememberedWhileTheConfigurationIsWrong(t *testing.T) {
+	e := newEnv(t)
+	for _, node := range []string{"n1", "n2", "n3"} {
+		e.edgeNode(node)
+	}
+	first, second := e.replicaSet("app-1"), e.replicaSet("app-2")
+	gone, stays := e.pod("app-1", "n1", first), e.pod("app-2", "n2", second)
+	policy := e.create("one", "a")
+	policy.Spec.PodSelector = &v1alpha1.LabelSelector{}
+	e.Expect(e.client.Update(t.Context(), policy)).To(Succeed())
+	e.reconcile("one")
+	e.hubReports("n1")
+	e.hubReports("n2")
+	row := agent("a", "")
+	row.Since = metav1.NewTime(time.Now().Add(-time.Hour))
+	e.hubReports("n3", row)
+	e.clock = e.clock.Add(time.Minute)
+	e.expectCondition(e.reconcile("one"), "RestartsComplete", "False", "Restarting")
+	e.Expect(e.client.Delete(t.Context(), gone, client.GracePeriodSeconds(0))).To(Succeed())
+	e.pod("app-1-moved", "n3", first)
+
+	// Its node breaks while somebody writes a mistake into the ConfigMap.
+	e.byHand("a/b")
+	e.expectCondition(e.reconcile("one"), "RestartsComplete", "False", "WaitingForConfig")
+	e.clock = e.clock.Add(time.Minute)
+	node := &corev1.Node{}
+	e.Expect(e.client.Get(t.Context(), client.ObjectKey{Name: "n1"}, node)).To(Succeed())
+	node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionUnknown, LastTransitionTime: metav1.NewTime(e.clock)}}
+	e.Expect(e.client.Status().Update(t.Context(), node)).To(Succeed())
+	e.byHand("a")
+	for range 2 {
+		e.expectCondition(e.reconcile("one"), "RestartsComplete", "False", "NodesBroke")
+	}
+	e.Expect(e.client.Get(t.Context(), client.ObjectKeyFromObject(stays), stays)).To(Succeed())
+	e.Expect(stays.DeletionTimestamp).To(BeNil())
+}

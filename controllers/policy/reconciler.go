@@ -168,7 +168,7 @@ func (r *Reconciler) reconcile(ctx context.Context, policy *v1alpha1.EdgeHubPoli
 		}
 		return found.next, nil
 	case !config.done && strategy != v1alpha1.NeverRestart:
-		r.restarter.Forget(client.ObjectKeyFromObject(policy).String())
+		r.restarter.Release(client.ObjectKeyFromObject(policy).String())
 		setConditions(policy, config, waitingForConfig())
 		return found.next, nil
 	}

@@ -73,12 +73,18 @@ func NewRestarter(cached client.Client, live client.Reader, now func() time.Time
 	}
 }
 
-// Forget gives up what the rollout of a policy, namespace/name, holds.
+// Forget forgets the rollout of a policy, namespace/name.
 func (r *Restarter) Forget(policy string) {
+	r.Release(policy)
+	delete(r.touched, policy)
+}
+
+// Release gives up what the rollout of a policy, namespace/name, holds. What it did is
+// remembered, for it may go on.
+func (r *Restarter) Release(policy string) {
 	r.claims.set(policy, nil, r.now())
 	delete(r.last, policy)
 	delete(r.refused, policy)
-	delete(r.touched, policy)
 }
 
 // Result is what a step found and did.
