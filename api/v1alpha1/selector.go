@@ -11,6 +11,7 @@ import (
 // like the LabelSelector of a Deployment; it is a type of its own because only
 // bounded lists can be validated when the policy is applied. An empty selector
 // matches everything; all requirements have to be met.
+// +structType=atomic
 type LabelSelector struct {
 	// matchLabels are labels an object must have, with exactly these values, at least
 	// one: kubectl apply takes out a label that has lost its value.

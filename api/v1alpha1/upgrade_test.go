@@ -1,6 +1,7 @@
 package v1alpha1_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -103,13 +104,23 @@ metadata: {name: wide}
 spec: {cacheAgents: [edge-app], podSelector: {matchLabels: {}}}
 status: {observedGeneration: 1}
 `)[0]
+	// Each label had owners of its own then.
+	output, err := apply(`{cacheAgents: [a], podSelector: {matchLabels: {app: edge}}}`, "--server-side")
+	g.Expect(err).NotTo(HaveOccurred(), output)
+	defer func() {
+		g.Expect(policies().Delete(context.Background(), "applied", metav1.DeleteOptions{})).To(Succeed())
+	}()
 	useCRD(g, "-k", "../../config/crd")
 	awaitDebounce(t, true)
+	for _, selector := range []string{`{matchLabels: {tier: edge}}`, `{}`} {
+		output, err = apply(`{cacheAgents: [a], podSelector: `+selector+`}`, "--server-side")
+		g.Expect(err).NotTo(HaveOccurred(), output)
+	}
 	for _, patch := range []string{`{"metadata":{"labels":{"a":"b"}}}`, `{"spec":{"cacheAgents":["other"]}}`} {
 		_, err := policy.client.Patch(t.Context(), "wide", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 		g.Expect(err).NotTo(HaveOccurred())
 	}
-	_, err := policy.client.Patch(t.Context(), "wide", types.MergePatchType, []byte(`{"status":{"observedGeneration":2}}`), metav1.PatchOptions{}, "status")
+	_, err = policy.client.Patch(t.Context(), "wide", types.MergePatchType, []byte(`{"status":{"observedGeneration":2}}`), metav1.PatchOptions{}, "status")
 	g.Expect(err).NotTo(HaveOccurred())
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
@@ -296,6 +297,39 @@ func TestALabelThatLosesItsValueSelectsNotEverything(t *testing.T) {
 	// Who means everything says so.
 	output, err = apply(`{cacheAgents: [a], podSelector: {}}`)
 	g.Expect(err).NotTo(HaveOccurred(), output)
+}
+
+// TestServerSideApplyTakesOutWhatIsLeftOut does so with what a person wrote before.
+func TestServerSideApplyTakesOutWhatIsLeftOut(t *testing.T) {
+	for _, test := range []struct{ before, after string }{
+		{`{cacheAgents: [a], podSelector: {matchLabels: {app: edge}}}`, `{cacheAgents: [a], podSelector: {}}`},
+		{`{cacheAgents: [a], podSelector: {matchLabels: {app: edge}}}`, `{cacheAgents: [a], podSelector: {matchLabels: {tier: edge}}}`},
+		{`{cacheAgents: [a], podSelector: {matchLabels: {app: edge}}}`, `{cacheAgents: [a]}`},
+		{`{cacheAgents: [a], nodeSelector: {matchExpressions: [{key: edge, operator: Exists}]}}`, `{cacheAgents: [a], nodeSelector: {}}`},
+		{`{cacheAgents: [a], restart: {window: {start: "22:00", end: "05:00", days: [Monday]}}}`, `{cacheAgents: [a], restart: {window: {start: "22:00", end: "05:00"}}}`},
+		{`{cacheAgents: [a], restart: {window: {start: "22:00", end: "05:00"}}}`, `{cacheAgents: [a], restart: {}}`},
+		{`{cacheAgents: [a, b], quota: 1Mi, secrets: Deny, restart: {paused: true}}`, `{cacheAgents: [b]}`},
+	} {
+		t.Run(test.before+" "+test.after, func(t *testing.T) {
+			g := NewWithT(t)
+			output, err := apply(test.before, "--server-side")
+			g.Expect(err).NotTo(HaveOccurred(), output)
+			defer func() {
+				g.Expect(policies().Delete(context.Background(), "applied", metav1.DeleteOptions{})).To(Succeed())
+			}()
+			output, err = apply(test.after, "--server-side")
+			if err != nil {
+				t.Fatal(output)
+			}
+			got, err := policies().Get(t.Context(), "applied", metav1.GetOptions{})
+			g.Expect(err).NotTo(HaveOccurred())
+			want, err := create(t, "spec: "+test.after)
+			g.Expect(err).NotTo(HaveOccurred())
+			var policy v1alpha1.EdgeHubPolicy
+			g.Expect(runtime.DefaultUnstructuredConverter.FromUnstructured(got.Object, &policy)).To(Succeed())
+			g.Expect(equality.Semantic.DeepEqual(policy.Spec, want.Spec)).To(BeTrue(), "%+v", policy.Spec)
+		})
+	}
 }
 
 // apply has kubectl apply a policy with this spec, a line of YAML.
