@@ -46,7 +46,8 @@ func Window(window *v1alpha1.RestartWindow, now time.Time) (open bool, opens tim
 	// its turn, save that the clock skipped it.
 	for offset := -1; offset <= 14; offset++ {
 		from, until := at(offset, start), at(offset+length, end)
-		if !opensOn(window, from.Weekday()) || !now.Before(until) {
+		// A start that is skipped may be later than the end, and there is no window then.
+		if !opensOn(window, from.Weekday()) || !now.Before(until) || !from.Before(until) {
 			continue
 		}
 		if !now.Before(from) {

@@ -37,6 +37,7 @@ func TestWindow(t *testing.T) {
 		// Clocks went from 02:00 to 03:00 on 29 March 2026, and from 03:00 to 02:00 on 25 October.
 		{"a time that is skipped", window("02:30", "04:00", "Europe/Berlin"), "2026-03-29T00:50:00Z", "2026-03-29T01:30:00Z"},
 		{"a window that is skipped whole", window("02:10", "02:50", "Europe/Berlin"), "2026-03-29T01:20:00Z", ""},
+		{"a window that ends before it begins", window("02:30", "03:15", "Europe/Berlin"), "2026-03-29T00:50:00Z", "2026-03-30T00:30:00Z"},
 		{"an hour that comes twice", window("02:00", "04:00", "Europe/Berlin"), "2026-10-25T02:30:00Z", ""},
 		{"and is longer", window("02:00", "04:00", "Europe/Berlin"), "2026-10-25T03:00:00Z", "2026-10-26T01:00:00Z"},
 		{"a time that comes twice", window("02:30", "04:00", "Europe/Berlin"), "2026-10-25T00:20:00Z", "2026-10-25T00:30:00Z"},
