@@ -64,6 +64,12 @@ func urgent(before, after *v1alpha1.EdgeHubPolicyStatus) bool {
 	return before.ObservedGeneration != after.ObservedGeneration ||
 		!equality.Semantic.DeepEqual(before.Agents, after.Agents) ||
 		!slices.EqualFunc(before.Conditions, after.Conditions, func(a, b metav1.Condition) bool {
-			return a.Type == b.Type && a.Status == b.Status && a.Reason == b.Reason && a.ObservedGeneration == b.ObservedGeneration
+			return a.Type == b.Type && sameNews(&a, &b) && a.ObservedGeneration == b.ObservedGeneration
 		})
+}
+
+// sameNews reports whether two conditions of a type say the same, but for numbers and what
+// is an example of them. The message of AsWritten names every policy that differs.
+func sameNews(a, b *metav1.Condition) bool {
+	return a.Status == b.Status && a.Reason == b.Reason && (a.Type != v1alpha1.ConditionAsWritten || a.Message == b.Message)
 }

@@ -282,9 +282,9 @@ var warnings = map[string]bool{
 	v1alpha1.ReasonWindowInvalid:      true,
 }
 
-// announce writes an event if a condition changed its status or reason.
+// announce writes an event if a condition says something new.
 func (r *Reconciler) announce(policy *v1alpha1.EdgeHubPolicy, before, after *metav1.Condition) {
-	if after == nil || before != nil && before.Status == after.Status && before.Reason == after.Reason {
+	if after == nil || before != nil && sameNews(before, after) {
 		return
 	}
 	if quiet[after.Reason] && (before == nil || !warnings[before.Reason]) {

@@ -775,6 +775,25 @@ func TestSettingsThatAreNotAsWritten(t *testing.T) {
 	e.Expect(e.config().Secrets("app", "default")).To(Equal(hubconfig.CacheSecrets))
 }
 
+// TestEachContradictionIsTold: also to a policy that is not as written already.
+func TestEachContradictionIsTold(t *testing.T) {
+	e := newEnv(t)
+	e.createAsked("default/one", "app", "2Gi", "")
+	e.expectCondition(e.reconcile("one"), "AsWritten", "False", "QuotaCapped")
+	for _, test := range []struct{ name, names string }{{"two", "one, two"}, {"three", "one, three, two"}} {
+		e.createAsked("default/"+test.name, "app", "50Mi", v1alpha1.DenySecrets)
+		e.reconcile(test.name)
+		e.announced()
+		policy := e.reconcile("one")
+		e.Expect(message(policy, "AsWritten")).To(ContainSubstring("EdgeHubPolicies " + test.names + " differ"))
+		e.Expect(e.announced()).To(ConsistOf(ContainSubstring("EdgeHubPolicies " + test.names + " differ")))
+	}
+	e.writes = nil
+	e.reconcile("one")
+	e.Expect(e.writes).To(BeEmpty())
+	e.Expect(e.announced()).To(BeEmpty())
+}
+
 // TestPoliciesOlderThanTheValidation makes policies that are refused today, under
 // a CRD without its rules, and shows that the operator refuses them too.
 func TestPoliciesOlderThanTheValidation(t *testing.T) {
