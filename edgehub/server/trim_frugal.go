@@ -41,7 +41,7 @@ func beFrugal(ctx context.Context, pace *pace) {
 			unmapped = time.Now()
 		}
 		// To set the limit stops the program for a moment.
-		if next != limit {
+		if goesOn && next != limit {
 			limit = next
 			debug.SetMemoryLimit(limit)
 		}

@@ -113,6 +113,36 @@ func TestWhatIsInUseMovesTheMemoryLimit(t *testing.T) {
 	await(func(limit int64) bool { return limit < 64<<20 })
 }
 
+// TestAHubThatHasEndedLeavesTheMemoryLimitAlone, also when it is told of one more
+// collection: the limit is that of whatever runs next.
+func TestAHubThatHasEndedLeavesTheMemoryLimitAlone(t *testing.T) {
+	t.Setenv("GOMEMLIMIT", "")
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
+	ctx, cancel := context.WithCancel(t.Context())
+	var p pace
+	beFrugal(ctx, &p)
+	cancel()
+	const others = 1 << 40
+	debug.SetMemoryLimit(others)
+	p.mu.Lock()
+	p.short = true // until it is told
+	p.mu.Unlock()
+	for range 64 { // which would move the limit
+		sink = append(sink, make([]byte, 1<<20))
+	}
+	defer func() { sink = nil }()
+	for told := false; !told; time.Sleep(time.Millisecond) {
+		runtime.GC()
+		p.mu.Lock()
+		told = !p.short
+		p.mu.Unlock()
+	}
+	time.Sleep(10 * time.Millisecond) // for the limit, which must not move
+	if limit := debug.SetMemoryLimit(-1); limit != others {
+		t.Errorf("the limit is %d MiB", limit>>20)
+	}
+}
+
 func TestFrugalLimit(t *testing.T) {
 	for used, want := range map[int64]int64{0: frugalAbove, 33 << 20: frugalAbove, 40 << 20: 43 << 20, 40<<20 + 1: 44 << 20, 100 << 20: 116 << 20} {
 		if got := frugalLimit(used); got != want {
