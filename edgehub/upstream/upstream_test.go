@@ -462,8 +462,8 @@ func TestAWatchEndsAndAListBreaksOffWithTheCloud(t *testing.T) {
 	}
 }
 
-// TestAnEndpointThatReturnsGetsItsShareOfWatches by and by, each of them once, and of
-// nothing that can't go on where it was.
+// TestAnEndpointThatReturnsGetsItsShareOfWatches, each of them once, and of nothing that
+// can't go on where it was.
 func TestAnEndpointThatReturnsGetsItsShareOfWatches(t *testing.T) {
 	const many = 40
 	a, b := newServer(t), newServer(t)
@@ -492,7 +492,7 @@ func TestAnEndpointThatReturnsGetsItsShareOfWatches(t *testing.T) {
 	b.readyz.Store(http.StatusInternalServerError)
 	eventually(t, "one is down", state(false))
 
-	began, ended := time.Now(), make(chan time.Duration, many)
+	ended := make(chan struct{}, many)
 	for range many {
 		watch := open("watch")
 		go func() {
@@ -501,7 +501,7 @@ func TestAnEndpointThatReturnsGetsItsShareOfWatches(t *testing.T) {
 				t.Errorf("a watch broke off: %v", err)
 			}
 			_ = watch.Close()
-			ended <- time.Since(began)
+			ended <- struct{}{}
 		}()
 	}
 	other := open("connect")
@@ -515,22 +515,12 @@ func TestAnEndpointThatReturnsGetsItsShareOfWatches(t *testing.T) {
 	}
 	b.readyz.Store(0)
 	eventually(t, "it is back", state(true))
-	next := func() time.Duration {
+	for range many {
 		select {
-		case at := <-ended:
-			return at
+		case <-ended:
 		case <-time.After(20 * u.moveOver):
 			t.Fatal("a watch stays where it is")
-			return 0
 		}
-	}
-	first := next()
-	last := first
-	for range many - 1 {
-		last = next()
-	}
-	if spread := last - first; spread < u.moveOver/2 {
-		t.Errorf("%d watches were ended within %v", many, spread)
 	}
 	// They begin anew, and stay.
 	before := b.answers.Load()
@@ -563,6 +553,33 @@ func TestAnEndpointThatReturnsGetsItsShareOfWatches(t *testing.T) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		return len(a.open)+len(b.open) == many
+	})
+}
+
+// TestWatchesAreMovedByAndBy, not all at once.
+func TestWatchesAreMovedByAndBy(t *testing.T) {
+	server, err := url.Parse("https://192.0.2.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		const many = 40
+		u := New(Options{Servers: []*url.URL{server, server}})
+		stays, returns := u.endpoints[0], u.endpoints[1]
+		ends := make(chan time.Time, many)
+		for range many {
+			stays.watches.add(func(error) { ends <- time.Now() })
+		}
+		returns.fail(errSilent)
+		returned := time.Now()
+		returns.recover(stateReady)
+		first, last := <-ends, time.Time{}
+		for range many - 1 {
+			last = <-ends
+		}
+		if last.Sub(first) < moveOver/2 || last.Sub(returned) > moveOver {
+			t.Errorf("%d watches are ended from %v to %v after the return", many, first.Sub(returned), last.Sub(returned))
+		}
 	})
 }
 
