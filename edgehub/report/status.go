@@ -97,6 +97,9 @@ func (s State) Status() v1alpha1.EdgeHubNodeStatus {
 	return status
 }
 
+// OfflineReady reports whether the agent's Pods would start without the cloud now.
+func (a Agent) OfflineReady() bool { return a.row().OfflineReady }
+
 func (a Agent) row() v1alpha1.NodeAgent {
 	row := v1alpha1.NodeAgent{
 		Name: a.Agent, Namespace: a.Namespace, Since: metav1.NewTime(a.Since).Rfc3339Copy(),

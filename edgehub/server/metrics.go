@@ -52,7 +52,7 @@ func (m *fleetMetrics) Collect(metrics chan<- prometheus.Metric) {
 	cached, uncached := m.hub.agents()
 	ready, relists := 0, int64(0)
 	for _, a := range cached {
-		if len(a.Missing) == 0 && !a.Unasked {
+		if a.OfflineReady() {
 			ready++
 		}
 		relists += a.Relists

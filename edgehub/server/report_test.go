@@ -3,7 +3,13 @@ package server
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/edgehub-io/edge-hub/edgehub/journal/journaltest"
 	"github.com/edgehub-io/edge-hub/edgehub/report"
@@ -31,5 +37,38 @@ func TestWhatIsAlwaysCachedHasReadNothingPastTheCache(t *testing.T) {
 	}
 	if cached[0].Unknown || cached[0].Unasked {
 		t.Errorf("it counts as one that has read past the cache: %+v", cached[0])
+	}
+}
+
+// TestTheMetricSaysWhatTheEdgeHubNodeSays also of an agent of which all that was asked
+// for is there, and that was cached once before and removed since.
+func TestTheMetricSaysWhatTheEdgeHubNodeSays(t *testing.T) {
+	cloud := httptest.NewTLSServer(http.NotFoundHandler())
+	defer cloud.Close()
+	dir := t.TempDir()
+	h, _ := newTestHub(t, dir, cloud, journaltest.New())
+	till := report.Pair{Agent: "till", Namespace: "shop"}
+	h.seen.Note(report.Request{Pair: till, Pod: "till-a", UID: "a", Cached: true, Read: "till/x/services.v1.core/shop.jsonl"})
+	if !h.saveSeen() {
+		t.Fatal("who was seen is not kept")
+	}
+	file := filepath.Join(dir, "state", "edge-hub-cfg.json")
+	if err := os.WriteFile(file, []byte(`{"data":{"cache_agents":"till"},"resourceVersion":"1"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, _ := newTestHub(t, dir, cloud, journaltest.New())
+	again.seen.Note(report.Request{Pair: till, Pod: "till-b", UID: "b"})
+	if status := again.State().Status(); status.AgentsReady != "0/1" {
+		t.Fatalf("the EdgeHubNode says %s: %+v", status.AgentsReady, status.Agents)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(&fleetMetrics{again})
+	if err := testutil.GatherAndCompare(registry, strings.NewReader(`
+# HELP edgehub_agents Cached agents in use, for each namespace that uses them, by whether their Pods would start without the cloud now.
+# TYPE edgehub_agents gauge
+edgehub_agents{offline_ready="false"} 1
+edgehub_agents{offline_ready="true"} 0
+`), "edgehub_agents"); err != nil {
+		t.Error(err)
 	}
 }
