@@ -32,6 +32,9 @@ func cacheCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cache",
 		Short: "Look at what this node has cached, with the hub running or not",
+		// Without these two it shows its help for whatever it is given, and succeeds.
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	f := cmd.PersistentFlags()
 	f.StringVar(&o.cacheDir, "cache-dir", "/etc/kubernetes/cache", "The hub's --cache-dir.")

@@ -302,6 +302,16 @@ func TestWhatIsEvictedMeanwhileIsLeftOut(t *testing.T) {
 	g.Expect(found[0].ResourceVersion).To(BeEquivalentTo(9))
 }
 
+// TestACommandThatDoesNotExistFails: verify that is spelled wrong has verified nothing.
+func TestACommandThatDoesNotExistFails(t *testing.T) {
+	g, dir := NewWithT(t), t.TempDir()
+	_, err := runOver(t, dir, "verfy")
+	g.Expect(err).To(MatchError(ContainSubstring(`unknown command "verfy"`)))
+	out, err := runOver(t, dir)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(out).To(ContainSubstring("Available Commands"))
+}
+
 // TestWhatIsShownDoesNothingToATerminal: kube-apiserver answers a list of a namespace
 // that can't exist.
 func TestWhatIsShownDoesNothingToATerminal(t *testing.T) {
