@@ -71,9 +71,11 @@ func sorted(status *v1alpha1.EdgeHubNodeStatus) *v1alpha1.EdgeHubNodeStatus {
 
 func distance(a, b int64) int64 { return max(a-b, b-a) }
 
-// settled is a report less what drifts, and less times that say nothing new.
+// settled is a report less what drifts, what the operator adds, and times that say
+// nothing new.
 func settled(status *v1alpha1.EdgeHubNodeStatus) *v1alpha1.EdgeHubNodeStatus {
 	s := status.DeepCopy()
+	s.Conditions = slices.DeleteFunc(s.Conditions, func(c metav1.Condition) bool { return c.Type == v1alpha1.NodeConfigCurrent })
 	s.ReportTime, s.Objects, s.Bytes, s.Size = nil, 0, 0, ""
 	for i := range s.Conditions {
 		s.Conditions[i].LastTransitionTime = metav1.Time{}

@@ -255,6 +255,14 @@ func TestARestartOfTheHubIsNoNews(t *testing.T) {
 		f.cloud.object = object
 		f.expect("after a restart", f.reports(time.Hour), 0)
 	})
+	// Nor is what the operator has to say of the configuration.
+	reporting(t, func(f *fleet) {
+		f.cloud.object = object.DeepCopy()
+		f.cloud.object.Status.Conditions = append(f.cloud.object.Status.Conditions, metav1.Condition{
+			Type: v1alpha1.NodeConfigCurrent, Status: metav1.ConditionTrue, Reason: v1alpha1.NodeReasonTaken,
+		})
+		f.expect("after a restart of one that was behind", f.reports(24*time.Hour), 0)
+	})
 	// Unless the operator has taken the node for lost.
 	reporting(t, func(f *fleet) {
 		for i := range object.Status.Conditions {
