@@ -233,7 +233,7 @@ func (s Scene) restarted(o Observed) string {
 		return "the policy's agents are not in the configuration yet"
 	}
 	for _, agent := range o.Policy.Status.Agents {
-		if row := s.row(agent.Name); row != nil {
+		if row := s.row(agent.Name); row != nil && s.concerns(o.Policy, row) {
 			return fmt.Sprintf("it need not be restarted: it started after its node began to cache %s, at %s", agent.Name, moment(row.Since.Time))
 		}
 	}
@@ -302,7 +302,9 @@ func (s Scene) agents() []CachedAgent {
 			continue
 		}
 		for _, name := range o.Policy.Spec.CacheAgents {
-			add(name, o.Policy.Name)
+			if s.concerns(o.Policy, s.row(name)) {
+				add(name, o.Policy.Name)
+			}
 		}
 	}
 	if s.Hub != nil {
@@ -313,6 +315,12 @@ func (s Scene) agents() []CachedAgent {
 		}
 	}
 	return agents
+}
+
+// concerns reports whether an agent of policy matters to the Pod, by its row, which may be
+// nil. Without a podSelector only those do that the Pod was seen to send.
+func (s Scene) concerns(policy *v1alpha1.EdgeHubPolicy, row *v1alpha1.NodeAgent) bool {
+	return policy.Spec.PodSelector != nil || row != nil && s.sends(row)
 }
 
 func (s Scene) sends(row *v1alpha1.NodeAgent) bool {

@@ -167,3 +167,22 @@ func TestAPodIsOfflineReadyIfAllOfItsAgentsAre(t *testing.T) {
 	s.Policies = nil
 	g.Expect(Explain(s).OfflineReady).To(BeFalse(), "there is no agent")
 }
+
+// TestOthersAgentsOfAPolicyAreNoneOfAPods: without a podSelector a policy is about what each
+// Pod was seen to send.
+func TestOthersAgentsOfAPolicyAreNoneOfAPods(t *testing.T) {
+	g := NewWithT(t)
+	s := scene()
+	policy := s.Policies[0].Policy
+	policy.Spec.PodSelector, policy.Spec.CacheAgents = nil, []string{"kit", "till", "never-used"}
+	policy.Status.Agents = append([]v1alpha1.AgentStatus{{Name: "kit", AppliedTime: metav1.NewTime(noon)}}, policy.Status.Agents...)
+	s.Policies[0].Pod.Affected = false
+	till := &s.Hub.Status.Agents[0]
+	till.OfflineReady, till.Since = true, metav1.NewTime(noon.Add(-2*time.Hour))
+	s.Hub.Status.Agents = append(s.Hub.Status.Agents, v1alpha1.NodeAgent{Name: "kit", Namespace: "shop", Since: metav1.NewTime(noon), Pods: []v1alpha1.NodePod{{UID: "another"}}})
+	e := Explain(s)
+	g.Expect(e.Policies[0].State).To(Equal(rollout.Restarted))
+	g.Expect(e.Policies[0].Message).To(ContainSubstring("began to cache till, at 2026-03-01T10:00:00Z"))
+	g.Expect(e.Agents).To(ConsistOf(HaveField("Name", "till")))
+	g.Expect(e.OfflineReady).To(BeTrue())
+}
