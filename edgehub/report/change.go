@@ -6,6 +6,7 @@ import (
 	"time"
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/edgehub-io/edge-hub/api/v1alpha1"
@@ -16,7 +17,7 @@ type change int
 
 const (
 	same change = iota
-	// drift is of numbers alone: it can wait.
+	// drift is of numbers and texts alone: it can wait.
 	drift
 	// significant is what somebody may be waiting for.
 	significant
@@ -41,7 +42,7 @@ func compare(last, next *v1alpha1.EdgeHubNodeStatus) change {
 	if objects*driftShare >= max(last.Objects, 1) || bytes >= minDrift && bytes*driftShare >= last.Bytes {
 		return significant
 	}
-	if objects > 0 {
+	if objects > 0 || problem(last) != problem(next) {
 		return drift
 	}
 	for i := range last.Agents {
@@ -50,6 +51,14 @@ func compare(last, next *v1alpha1.EdgeHubNodeStatus) change {
 		}
 	}
 	return same
+}
+
+// problem is what is wrong with the disk. It may fail in turns in several ways.
+func problem(status *v1alpha1.EdgeHubNodeStatus) string {
+	if c := meta.FindStatusCondition(status.Conditions, v1alpha1.NodeCacheWritable); c != nil {
+		return c.Message
+	}
+	return ""
 }
 
 // sorted is a report with its lists in one order: kube-apiserver keeps that in
@@ -81,7 +90,7 @@ func settled(status *v1alpha1.EdgeHubNodeStatus) *v1alpha1.EdgeHubNodeStatus {
 		s.Conditions[i].LastTransitionTime = metav1.Time{}
 		s.Conditions[i].ObservedGeneration = 0
 		if s.Conditions[i].Type != v1alpha1.NodeConfigValid {
-			s.Conditions[i].Message = "" // agents say the same
+			s.Conditions[i].Message = "" // agents say the same, and of the disk see problem
 		}
 	}
 	for i := range s.Agents {

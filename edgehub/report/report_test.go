@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -242,6 +243,11 @@ func TestReportsWhatChangesAndNothingElse(t *testing.T) {
 		f.expect("more than some", f.reports(time.Minute), 1)
 		f.set(func(s *State) { s.Agents[0].Missing = map[string]int{v1alpha1.NodeAgentNotWarm: 1} })
 		f.expect("not ready", f.reports(time.Minute), 1)
+		f.set(func(s *State) { s.DiskProblem = syscall.EIO })
+		f.expect("a disk that fails", f.reports(time.Minute), 1)
+		f.set(func(s *State) { s.DiskProblem = syscall.EROFS })
+		f.expect("it fails otherwise, soon", f.reports(8*time.Minute), 0)
+		f.expect("it fails otherwise, later", f.reports(3*time.Minute), 1)
 	})
 }
 
