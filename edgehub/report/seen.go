@@ -81,7 +81,7 @@ type caller struct {
 	name        string
 	first, last time.Time
 	kept        time.Time // when it first read something that was cached
-	lost        bool      // it has read more past the cache than is remembered
+	lost        bool      // it has read more than is remembered, past the cache or before that was removed
 }
 
 // NewSeen returns one that has seen nobody. now must not go back from one run of the
@@ -231,6 +231,25 @@ func (s *Seen) makeRoom(now time.Time, r Request) bool {
 	delete(s.pairs, first)
 	s.changed = true
 	return true
+}
+
+// Removed says that what is cached is what admits lets pass, and all else is removed: of
+// what callers have read of that nothing is known any more. Times alone don't tell, for
+// since when a pair is cached is by the node's clock, which may be behind that of Seen.
+func (s *Seen) Removed(admits func(agent, namespace string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for pair, seen := range s.pairs {
+		if admits(pair.Agent, pair.Namespace) {
+			continue
+		}
+		for uid, c := range seen.callers {
+			if !c.kept.IsZero() && !c.lost {
+				c.lost, s.changed = true, true
+				seen.callers[uid] = c
+			}
+		}
+	}
 }
 
 // Forget forgets the Pods that are gone, as gone says of one that was seen last at

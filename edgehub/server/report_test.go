@@ -7,10 +7,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/edgehub/journal/journaltest"
 	"github.com/edgehub-io/edge-hub/edgehub/report"
 )
@@ -40,6 +42,38 @@ func TestWhatIsAlwaysCachedHasReadNothingPastTheCache(t *testing.T) {
 	}
 }
 
+// cacheTill makes the configuration of the next hub over dir one that caches till, since
+// now.
+func cacheTill(t *testing.T, dir string) {
+	t.Helper()
+	file := filepath.Join(dir, "state", "edge-hub-cfg.json")
+	if err := os.WriteFile(file, []byte(`{"data":{"cache_agents":"till"},"resourceVersion":"1"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAnAgentThatWasRemovedIsNotReadyOnceItIsBack, nor where the node's clock is behind: its
+// Pods go on, and nothing of what they have read is there any more.
+func TestAnAgentThatWasRemovedIsNotReadyOnceItIsBack(t *testing.T) {
+	for _, behind := range []time.Duration{0, time.Hour} {
+		cloud := httptest.NewTLSServer(http.NotFoundHandler())
+		defer cloud.Close()
+		dir := t.TempDir()
+		h, _ := newTestHub(t, dir, cloud, journaltest.New())
+		h.identity.ObserveTime(time.Now().Add(behind))
+		h.seen.Note(report.Request{Pair: report.Pair{Agent: "till", Namespace: "shop"}, Pod: "till-a", UID: "a", Cached: true, Read: "till/x/services.v1.core/shop.jsonl"})
+		h.setAgents(hubconfig.Config{})
+		if !h.saveSeen() {
+			t.Fatal("who was seen is not kept")
+		}
+		cacheTill(t, dir)
+		again, _ := newTestHub(t, dir, cloud, journaltest.New())
+		if status := again.State().Status(); status.AgentsReady != "0/1" {
+			t.Errorf("%v behind: %s ready: %+v", behind, status.AgentsReady, status.Agents)
+		}
+	}
+}
+
 // TestTheMetricSaysWhatTheEdgeHubNodeSays also of an agent of which all that was asked
 // for is there, and that was cached once before and removed since.
 func TestTheMetricSaysWhatTheEdgeHubNodeSays(t *testing.T) {
@@ -52,10 +86,7 @@ func TestTheMetricSaysWhatTheEdgeHubNodeSays(t *testing.T) {
 	if !h.saveSeen() {
 		t.Fatal("who was seen is not kept")
 	}
-	file := filepath.Join(dir, "state", "edge-hub-cfg.json")
-	if err := os.WriteFile(file, []byte(`{"data":{"cache_agents":"till"},"resourceVersion":"1"}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	cacheTill(t, dir)
 	again, _ := newTestHub(t, dir, cloud, journaltest.New())
 	again.seen.Note(report.Request{Pair: till, Pod: "till-b", UID: "b"})
 	if status := again.State().Status(); status.AgentsReady != "0/1" {

@@ -336,7 +336,8 @@ func (h *hub) followConfig(ctx context.Context) {
 	}
 }
 
-func (h *hub) setAgents(hubconfig.Config) {
+func (h *hub) setAgents(config hubconfig.Config) {
+	h.seen.Removed(config.Admits)
 	if err := h.store.SetAgents(h.config.Caches); err != nil {
 		klog.ErrorS(err, "Could not remove the cache of every agent that is no longer listed")
 	}
