@@ -72,7 +72,7 @@ func (h *hub) agents() (cached []report.Agent, uncached []report.Pair) {
 		default:
 			i = len(cached)
 			cached = append(cached, agentOf(seen.Pair, cache.Usage{}, h.config.Since(seen.Agent, seen.Namespace)))
-			cached[i].Unasked = !seen.Asked(begun(cached[i]))
+			cached[i].Unasked = !seen.Asked(h.begun(cached[i]))
 		}
 		h.judge(&cached[i], &seen)
 	}
@@ -82,7 +82,7 @@ func (h *hub) agents() (cached []report.Agent, uncached []report.Pair) {
 // judge says what a restart of an agent's Pods would fail for although it was never
 // asked for since the agent is cached.
 func (h *hub) judge(agent *report.Agent, seen *report.Sighting) {
-	agent.Pods, agent.Unknown = seen.Pods(), seen.Unknown(begun(*agent))
+	agent.Pods, agent.Unknown = seen.Pods(), seen.Unknown(h.begun(*agent))
 	if n, example := h.store.Unkept(slices.Collect(maps.Keys(seen.Reads))); n > 0 {
 		agent.Missing[v1alpha1.NodeAgentNotRestarted] = n
 		agent.Example[v1alpha1.NodeAgentNotRestarted] = example
@@ -90,9 +90,10 @@ func (h *hub) judge(agent *report.Agent, seen *report.Sighting) {
 }
 
 // begun is when the hub began to cache an agent: nobody has read past it before if it
-// is one that is always cached, whenever a configuration came.
-func begun(agent report.Agent) time.Time {
-	if hubconfig.IsAlwaysCached(agent.Agent) {
+// is one that is always cached, whenever a configuration came. A time that is still to
+// come, of a clock that was ahead, counts for nothing.
+func (h *hub) begun(agent report.Agent) time.Time {
+	if hubconfig.IsAlwaysCached(agent.Agent) || agent.Since.After(h.identity.Now()) {
 		return time.Time{}
 	}
 	return agent.Since

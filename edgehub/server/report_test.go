@@ -44,12 +44,13 @@ func TestWhatIsAlwaysCachedHasReadNothingPastTheCache(t *testing.T) {
 
 // cacheTill makes the configuration of the next hub over dir one that caches till, since
 // now.
-func cacheTill(t *testing.T, dir string) {
+func cacheTill(t *testing.T, dir string) (file string) {
 	t.Helper()
-	file := filepath.Join(dir, "state", "edge-hub-cfg.json")
+	file = filepath.Join(dir, "state", "edge-hub-cfg.json")
 	if err := os.WriteFile(file, []byte(`{"data":{"cache_agents":"till"},"resourceVersion":"1"}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return file
 }
 
 // TestAnAgentThatWasRemovedIsNotReadyOnceItIsBack, nor where the node's clock is behind: its
@@ -71,6 +72,28 @@ func TestAnAgentThatWasRemovedIsNotReadyOnceItIsBack(t *testing.T) {
 		if status := again.State().Status(); status.AgentsReady != "0/1" {
 			t.Errorf("%v behind: %s ready: %+v", behind, status.AgentsReady, status.Agents)
 		}
+	}
+}
+
+// TestAClockThatWasAheadKeepsNoAgentFromBeingReady: who reads now can't have read before.
+func TestAClockThatWasAheadKeepsNoAgentFromBeingReady(t *testing.T) {
+	cloud := httptest.NewTLSServer(http.NotFoundHandler())
+	defer cloud.Close()
+	dir := t.TempDir()
+	newTestHub(t, dir, cloud, journaltest.New())
+	file := cacheTill(t, dir)
+	ahead := time.Now().AddDate(1, 0, 0)
+	if err := os.Chtimes(file, ahead, ahead); err != nil {
+		t.Fatal(err)
+	}
+	h, _ := newTestHub(t, dir, cloud, journaltest.New())
+	h.seen.Note(report.Request{Pair: report.Pair{Agent: "till", Namespace: "shop"}, Pod: "till-a", UID: "a", Cached: true, Read: "till/x/services.v1.core/shop.jsonl"})
+	status := h.State().Status()
+	if len(status.Agents) != 1 || !status.Agents[0].Since.After(time.Now()) {
+		t.Fatalf("this shows nothing: %+v", status.Agents)
+	}
+	if status.AgentsReady != "1/1" {
+		t.Errorf("%s ready: %+v", status.AgentsReady, status.Agents)
 	}
 }
 
