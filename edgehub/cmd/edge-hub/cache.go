@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/edgehub-io/edge-hub/edgehub/cache"
 	"github.com/edgehub-io/edge-hub/edgehub/control"
@@ -152,6 +153,12 @@ func (o *cacheOptions) remove() *cobra.Command {
 		Short: "Remove views; a running hub is asked to do it, and caches them again with the next list",
 		Args:  cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// An empty one selects all, which a variable that is not set must not do.
+			empty := slices.Contains(args, "")
+			cmd.Flags().Visit(func(f *pflag.Flag) { empty = empty || f.Value.String() == "" })
+			if empty {
+				return errors.New("an argument or a flag is empty: leave it out to mean all")
+			}
 			o.arguments(args)
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM)
 			defer stop()

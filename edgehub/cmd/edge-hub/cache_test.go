@@ -312,6 +312,17 @@ func TestACommandThatDoesNotExistFails(t *testing.T) {
 	g.Expect(out).To(ContainSubstring("Available Commands"))
 }
 
+// TestAnEmptyNameRemovesNothing: it is what a script has whose variable is not set.
+func TestAnEmptyNameRemovesNothing(t *testing.T) {
+	g, dir := NewWithT(t), t.TempDir()
+	put(t, dir, "till", "", "shop", "Service", "7")
+	for _, args := range [][]string{{"rm", ""}, {"rm", "till", ""}, {"rm", "till", "-n", ""}, {"rm", "till", "--identity="}} {
+		_, err := runOver(t, dir, args...)
+		g.Expect(err).To(MatchError(ContainSubstring("empty")), "%q", args)
+	}
+	g.Expect(runOver(t, dir, "ls", "-n", "")).To(ContainSubstring("till"))
+}
+
 // TestWhatIsShownDoesNothingToATerminal: kube-apiserver answers a list of a namespace
 // that can't exist.
 func TestWhatIsShownDoesNothingToATerminal(t *testing.T) {
