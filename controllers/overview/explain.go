@@ -233,7 +233,8 @@ func (s Scene) restarted(o Observed) string {
 		return "the policy's agents are not in the configuration yet"
 	}
 	for _, agent := range o.Policy.Status.Agents {
-		if row := s.row(agent.Name); row != nil && s.concerns(o.Policy, row) {
+		// As for the operator, a time that is still to come counts for nothing.
+		if row := s.row(agent.Name); row != nil && s.concerns(o.Policy, row) && !row.Since.After(s.Now) {
 			return fmt.Sprintf("it need not be restarted: it started after its node began to cache %s, at %s", agent.Name, moment(row.Since.Time))
 		}
 	}

@@ -106,10 +106,13 @@ func TestAVerdictSaysWhatThePodWaitsFor(t *testing.T) {
 			o.Policy.Spec.NodeSelector = &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"zone": "a"}}
 			o.Pod.Selected = false
 		}, rollout.NotSelected, "nodeSelector does not match"},
-		"no hub":                  {func(s *Scene, o *Observed) { s.Hub, o.Pod.Edge, o.Pod.Selected = nil, false, false }, rollout.NotSelected, "no hub reports"},
-		"not bound":               {func(_ *Scene, o *Observed) { o.Pod.Scheduled, o.Pod.Selected = false, false }, rollout.NotSelected, "not bound"},
-		"agent not seen":          {func(_ *Scene, o *Observed) { o.Policy.Spec.PodSelector, o.Pod.Selected = nil, false }, rollout.NotSelected, "has not seen the Pod send"},
-		"done":                    {func(_ *Scene, o *Observed) { o.Pod.Affected = false }, rollout.Restarted, "after its node began to cache till, at 2026-03-01T12:00:00Z"},
+		"no hub":         {func(s *Scene, o *Observed) { s.Hub, o.Pod.Edge, o.Pod.Selected = nil, false, false }, rollout.NotSelected, "no hub reports"},
+		"not bound":      {func(_ *Scene, o *Observed) { o.Pod.Scheduled, o.Pod.Selected = false, false }, rollout.NotSelected, "not bound"},
+		"agent not seen": {func(_ *Scene, o *Observed) { o.Policy.Spec.PodSelector, o.Pod.Selected = nil, false }, rollout.NotSelected, "has not seen the Pod send"},
+		"done":           {func(_ *Scene, o *Observed) { o.Pod.Affected = false }, rollout.Restarted, "after its node began to cache till, at 2026-03-01T12:00:00Z"},
+		"done, by a clock that is ahead": {func(s *Scene, o *Observed) {
+			s.Hub.Status.Agents[0].Since, o.Pod.Affected = metav1.NewTime(noon.Add(24*time.Hour)), false
+		}, rollout.Restarted, "created after its agents came into the configuration, at 2026-03-01T12:00:00Z"},
 		"opted out":               {func(_ *Scene, o *Observed) { o.Pod.OptedOut = true }, rollout.OptedOut, "edgehub.io/restart=Never"},
 		"unmanaged":               {func(_ *Scene, o *Observed) { o.Pod.Workload = "" }, rollout.Unmanaged, "no ReplicaSet, StatefulSet or DaemonSet"},
 		"node away":               {func(_ *Scene, o *Observed) { o.Pod.NodeReady, o.Pod.NodeLostAt = false, noon }, rollout.Deferred, "not ready since 2026-03-01T12:00:00Z"},
