@@ -10,12 +10,9 @@ import (
 	"time"
 
 	. "github.com/onsi/gomega"
-	"golang.org/x/net/http2"
 	corev1 "k8s.io/api/core/v1"
-	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/edgehub-io/edge-hub/api/hubconfig"
 	"github.com/edgehub-io/edge-hub/test/hub"
 	"github.com/edgehub-io/edge-hub/test/link"
 	"github.com/edgehub-io/edge-hub/test/report"
@@ -44,13 +41,8 @@ func TestMemoryStaysBoundedWithoutTheCloud(t *testing.T) {
 	token, subject := s.account("stored", "attacker")
 	s.token = token
 	s.grant("stored", "reader", "", subject)
-	hubToken, subject := s.account("stored", "hub")
-	s.grantAll("hub-of-stored", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{hubconfig.Name}, Verbs: []string{"get", "list", "watch"}}, subject)
-	s.setAgents("edge-app")
 	s.link = link.New(t, s.cluster.URL())
-	s.hub = hub.StartPlainT(t, s.cluster, "--server=https://"+s.link.Address(), "--kubeconfig="+s.tokenKubeconfig(hubToken), "-v=0")
-	s.Eventually(s.ready).Should(ContainSubstring("[+]config v1"))
-	s.Eventually(s.ready).Should(ContainSubstring("[+]identity"))
+	s.startPlain("stored", "--server=https://"+s.link.Address())
 	const path = "/api/v1/namespaces/stored/configmaps"
 	client := s.dial()
 	read := func() int {
@@ -76,38 +68,21 @@ func TestMemoryStaysBoundedWithoutTheCloud(t *testing.T) {
 			g := NewWithT(t)
 			s.WithT = g
 			s.peak()
-			var h held
 			var answered, refused atomic.Int64
-			var readers sync.WaitGroup
 			start := time.Now()
-			atOnce(3, 3, func(i int) {
-				conn, err := s.h2(8 + i)
-				if err != nil {
-					return
-				}
-				h.hold(conn.conn)
-				_ = conn.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
-				readers.Go(func() {
-					conn.statuses(func(status string) {
-						if status == "200" {
-							answered.Add(1)
-						} else {
-							refused.Add(1)
-						}
-					})
-				})
-				for range 350 {
-					if _, err := conn.requestAs(path+c.query, s.token, c.accept); err != nil {
-						return
-					}
+			letGo := s.shut(path+c.query, c.accept, func(status string) {
+				if status == "200" {
+					answered.Add(1)
+				} else {
+					refused.Add(1)
 				}
 			})
+			defer letGo()
 			g.Eventually(answered.Load).WithTimeout(30 * time.Second).Should(BeNumerically(">", 0))
 			time.Sleep(2 * time.Second) // in which what they don't take comes
 			n, r := answered.Load(), refused.Load()
 			peak := s.peak()
-			h.letGo()
-			readers.Wait()
+			letGo()
 			report.Line(t, "%.1f s, RSS at most %d MB; %d answered, %d not", time.Since(start).Seconds(), peak>>20, n, r)
 			g.Expect(peak).To(BeNumerically("<", maxRSS+c.more))
 			g.Eventually(read).WithTimeout(30*time.Second).Should(Equal(http.StatusOK), "whoever reads is served")

@@ -154,8 +154,11 @@ func (c *h2) request(path, token string, end bool) (uint32, error) {
 	return c.get(end, path, field{"authorization", "Bearer " + token})
 }
 
-// requestAs writes a whole GET that accepts a media type.
+// requestAs writes a whole GET that accepts a media type, any if that is empty.
 func (c *h2) requestAs(path, token, accept string) (uint32, error) {
+	if accept == "" {
+		return c.request(path, token, true)
+	}
 	return c.get(true, path, field{"authorization", "Bearer " + token}, field{"accept", accept})
 }
 
@@ -444,9 +447,18 @@ func (s *siege) deafInformers(context.Context) string {
 }
 
 func (s *siege) deaf(query string) string {
-	var h held
-	defer h.letGo()
 	var answered atomic.Int64
+	letGo := s.shut("/api/v1/namespaces/big/configmaps?watch=1&"+query, "", func(string) { answered.Add(1) })
+	defer letGo()
+	s.Eventually(answered.Load).WithTimeout(30 * time.Second).Should(BeNumerically(">=", 1000))
+	time.Sleep(2 * time.Second) // in which what they don't take comes
+	return fmt.Sprintf("%d are answered", answered.Load())
+}
+
+// shut sends 1,050 requests on three connections, with windows that are shut, and counts
+// the answers, until letGo is called.
+func (s *siege) shut(path, accept string, counted func(status string)) (letGo func()) {
+	var h held
 	var readers sync.WaitGroup
 	atOnce(3, 3, func(i int) {
 		c, err := s.h2(8 + i)
@@ -455,19 +467,17 @@ func (s *siege) deaf(query string) string {
 		}
 		h.hold(c.conn)
 		_ = c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
-		readers.Go(func() { c.statuses(func(string) { answered.Add(1) }) })
+		readers.Go(func() { c.statuses(counted) })
 		for range 350 {
-			if _, err := c.request("/api/v1/namespaces/big/configmaps?watch=1&"+query, s.token, true); err != nil {
+			if _, err := c.requestAs(path, s.token, accept); err != nil {
 				return
 			}
 		}
 	})
-	s.Eventually(answered.Load).WithTimeout(30 * time.Second).Should(BeNumerically(">=", 1000))
-	time.Sleep(2 * time.Second) // in which what they don't take comes
-	n := answered.Load()
-	h.letGo()
-	readers.Wait()
-	return fmt.Sprintf("%d are answered", n)
+	return func() {
+		h.letGo()
+		readers.Wait()
+	}
 }
 
 // deafWebSockets does the same with a WebSocket each, as many as three addresses may
